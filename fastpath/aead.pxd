@@ -1,0 +1,37 @@
+"""AES-256-GCM, HMAC-SHA-256 and random nonces from a private OpenSSL whose every allocation lies in the secret arena."""
+
+from libc.stdint cimport uint8_t
+
+ctypedef struct EVP_CIPHER_CTX
+ctypedef struct EVP_MAC_CTX
+
+cdef enum:
+    KEY_BYTES = 32
+    NONCE_BYTES = 12
+    TAG_BYTES = 16
+    NONCE_POOL_BYTES = 12288
+
+cdef struct NoncePool:
+    # Written and read by one worker thread only. `used` bytes of `bytes` were handed out.
+    size_t used
+    uint8_t bytes[NONCE_POOL_BYTES]
+
+cdef int crypto_init() noexcept nogil                    # after arena_open, before anything else here; 0, or -1
+cdef EVP_CIPHER_CTX* aead_new() noexcept nogil           # a context without a key; NULL when the arena is full
+cdef void aead_free(EVP_CIPHER_CTX* ctx) noexcept nogil  # wipes the key schedule
+cdef int aead_rekey(EVP_CIPHER_CTX* ctx, const uint8_t* key) noexcept nogil                         # 0, or -1
+cdef int aead_seal(EVP_CIPHER_CTX* ctx, const uint8_t* nonce, const uint8_t* aad, size_t aad_len,
+                   const uint8_t* plain, size_t n, uint8_t* out, uint8_t* tag) noexcept nogil       # 0, or -1
+# 0; -1 when the tag does not match, and then out is wiped
+cdef int aead_open(EVP_CIPHER_CTX* ctx, const uint8_t* nonce, const uint8_t* aad, size_t aad_len,
+                   const uint8_t* sealed, size_t n, const uint8_t* tag, uint8_t* out) noexcept nogil
+cdef void nonce_pool_init(NoncePool* pool) noexcept nogil
+cdef int nonce_next(NoncePool* pool, uint8_t* out) noexcept nogil                                   # 0, or -1
+cdef int random_bytes(uint8_t* out, size_t n) noexcept nogil                                        # 0, or -1
+
+cdef EVP_MAC_CTX* mac_new() noexcept nogil
+cdef void mac_free(EVP_MAC_CTX* ctx) noexcept nogil
+cdef int mac_rekey(EVP_MAC_CTX* ctx, const uint8_t* key) noexcept nogil
+# HMAC-SHA-256(key, u32be(len(context)) || context || value); out: 32 bytes
+cdef int blind_index(EVP_MAC_CTX* ctx, const uint8_t* context, size_t context_len,
+                     const uint8_t* value, size_t n, uint8_t* out) noexcept nogil
