@@ -1,0 +1,104 @@
+# make help lists the targets. Everything happens inside the checkout (.venv, build), and nothing needs a running service.
+
+PYTHON ?= python3
+PROVIDER ?= LOCAL
+FUZZ_SECONDS ?= 600
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+NATIVE := $(wildcard fastpath/*.pyx fastpath/*.pxd fastpath/*.h benchmarks/*.pyx benchmarks/*.pxd) setup.py
+SANITIZE := address,undefined
+ASAN_LIB := build/asan
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+.SHELLFLAGS := -euc
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+##@ To begin with
+
+.PHONY: setup
+setup: $(VENV)/.built  ## .venv with the service, the client and the tools, built from source (does only what is not done yet)
+
+.PHONY: demo
+demo: setup  ## encrypt a real public table, kill the sidecar, decrypt it all again (PROVIDER=LOCAL)
+	$(BIN)/python -m demo --provider $(PROVIDER)
+
+.PHONY: test
+test: lint unit sanitize  ## every check there is: lint, tests, tests and a short fuzz under sanitizers
+
+##@ Checks
+
+.PHONY: unit
+unit: setup  ## the tests alone; one folder: make unit TESTS=tests/proxy
+	$(BIN)/python -m pytest $(or $(TESTS),)
+
+.PHONY: lint
+lint: setup  ## ruff, mypy --strict, import layers, Cython lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/cython-lint fastpath benchmarks
+
+.PHONY: format
+format: setup  ## rewrite the Python sources as lint wants them
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: sanitize
+sanitize: setup  ## AddressSanitizer and UBSan build in build/asan, and the native tests under it
+	CC="$${CC:-cc}" SANITIZE=$(SANITIZE) scripts/sanitized $(ASAN_LIB)
+
+.PHONY: fuzz
+fuzz: setup  ## fuzz frames and envelopes for FUZZ_SECONDS (600) under the sanitizers
+	FUZZ_SECONDS=$(FUZZ_SECONDS) CC="$${CC:-cc}" SANITIZE=$(SANITIZE) scripts/sanitized $(ASAN_LIB) tests/fuzz
+
+.PHONY: bench
+bench: $(VENV)/.rivals  ## measure this machine: the product beside its rivals, one table, and JSON in benchmarks/results
+	$(BIN)/python -m benchmarks
+
+##@ Upkeep
+
+.PHONY: lock
+lock: setup  ## resolve requirements/*.txt anew from pyproject.toml (uv is fetched into .venv for it)
+	$(PIP) install uv
+	scripts/lock $(BIN)/uv
+
+.PHONY: image
+image:  ## the container image, keyside:latest
+	docker build --tag keyside .
+
+.PHONY: clean
+clean:  ## remove everything that make made
+	rm -rf $(VENV) build dist demo-run *.egg-info clients/python/*.egg-info clients/python/src/*.egg-info
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks
+	rm -f fastpath/*.c fastpath/*.so benchmarks/*.c benchmarks/*.so
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help
+help:  ## this list
+	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } /^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Stamps: each file says that the step it is named after was done with the inputs it depends on.
+
+$(VENV)/.tools: requirements/development.txt scripts/prerequisites
+	scripts/prerequisites $(PYTHON)
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --require-hashes --requirement requirements/development.txt
+	touch $@
+
+# --no-build-isolation: the build uses the locked setuptools and Cython and fetches nothing of its own
+$(VENV)/.installed: $(VENV)/.tools pyproject.toml $(wildcard clients/python/pyproject.toml)
+	$(PIP) install --no-deps --no-build-isolation --editable . $(if $(wildcard clients/python/pyproject.toml),--editable clients/python)
+	touch $@
+
+$(VENV)/.built: $(VENV)/.installed $(NATIVE)
+	$(BIN)/python setup.py --quiet build_ext --inplace
+	touch $@
+
+$(VENV)/.rivals: $(VENV)/.built requirements/bench.txt
+	$(PIP) install --require-hashes --requirement requirements/bench.txt
+	touch $@
