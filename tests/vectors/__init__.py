@@ -1,0 +1,1 @@
+"""Language-neutral vectors for docs/spec, and the script that makes them."""
