@@ -1,0 +1,111 @@
+"""What all back ends share: life cycle, checks of arguments and results, bounded calls.
+
+A back end subclasses Backend and fills in the five abstract methods whose names start with an underscore; each speaks
+to the back end once, and turns what goes wrong into the errors of `providers.errors`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, final
+
+from providers.bounded import BoundedCalls
+from providers.errors import Closed, ForeignWrap, InputRefused, ProviderError, Tampered
+from providers.interface import DATA_KEY_BYTES, Health, HealthStatus, Provider, WrappedKey
+from providers.options import Performance
+from providers.wiping import wipe
+from providers.wrap_context import WrapContext
+
+Result = TypeVar("Result")
+
+
+class Backend(Provider):
+    """Base of every provider."""
+
+    def __init__(self, performance: Performance) -> None:
+        self._calls = BoundedCalls(self.name, performance)
+        self._opening = asyncio.Lock()
+        self._opened = False
+        self._closed = False
+
+    @abstractmethod
+    async def _open(self) -> None:
+        """Connect and find the key-encryption key; leave nothing half open when it raises."""
+
+    @abstractmethod
+    async def _check(self) -> tuple[HealthStatus, str]:
+        """Ask the open back end how it is."""
+
+    @abstractmethod
+    async def _wrap(self, key: bytes | bytearray, context: WrapContext) -> WrappedKey: ...
+
+    @abstractmethod
+    async def _unwrap(self, wrapped: WrappedKey, context: WrapContext) -> bytearray: ...
+
+    @abstractmethod
+    async def _close(self) -> None:
+        """Wipe and disconnect. Called once, whether or not `_open` succeeded."""
+
+    @final
+    async def initialize(self) -> None:
+        await self.bounded("initialize", _nothing)
+
+    @final
+    async def health_check(self) -> Health:
+        started = time.monotonic()
+        try:
+            status, detail = await self.bounded("health_check", self._check)
+        except ProviderError as error:
+            status, detail = HealthStatus.DOWN, str(error)
+        return Health(status, detail, time.monotonic() - started)
+
+    @final
+    async def wrap_key(self, key: bytes | bytearray, context: WrapContext) -> WrappedKey:
+        if len(key) != DATA_KEY_BYTES:
+            raise InputRefused(f"a data key has {DATA_KEY_BYTES} bytes")
+        return await self.bounded("wrap_key", lambda: self._wrap(key, context))
+
+    @final
+    async def unwrap_key(self, wrapped: WrappedKey, context: WrapContext) -> bytearray:
+        if wrapped.provider != self.name:
+            raise ForeignWrap(
+                f"this data key was wrapped by {wrapped.provider!r} and {self.name} cannot unwrap it: "
+                "configure the provider that wrapped it"
+            )
+        key = await self.bounded("unwrap_key", lambda: self._unwrap(wrapped, context))
+        if len(key) != DATA_KEY_BYTES:
+            wipe(key)
+            raise Tampered(f"{self.name} unwrapped something that is not a data key of {DATA_KEY_BYTES} bytes")
+        return key
+
+    @final
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        async with (
+            self._opening
+        ):  # an opening that is under way finishes first, so that nothing it makes is left behind
+            await self._close()
+
+    @final
+    async def bounded(self, operation: str, call: Callable[[], Awaitable[Result]]) -> Result:
+        """Run one operation on the open back end, opening it first where needed, within the time and retry policy."""
+        return await self._calls.run(operation, lambda: self._on_open(call))
+
+    async def _on_open(self, call: Callable[[], Awaitable[Result]]) -> Result:
+        if not self._opened:
+            async with self._opening:
+                if not (self._opened or self._closed):
+                    await self._open()
+                    self._opened = True
+        if self._closed:
+            raise Closed(f"{self.name} was closed: make a new provider")
+        return await call()
+
+
+async def _nothing() -> None:
+    """Opening is the whole of `initialize`."""

@@ -1,0 +1,79 @@
+"""Every call to a back end, bounded in time and retried by one rule."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from providers.errors import RetryableError, Throttled, Timeout
+from providers.options import Performance
+
+FIRST_BACKOFF_SECONDS: Final = 0.05
+
+Result = TypeVar("Result")
+
+_log = logging.getLogger(__name__)
+
+
+class BoundedCalls:
+    """Runs calls within `performance.requestTimeout`, retrying RetryableError by `performance.retryPolicy`.
+
+    The time covers a call whole: attempts and the pauses between them. Pauses have full jitter: uniform between 0 and
+    FIRST_BACKOFF_SECONDS x backoffMultiplier^n before retry n + 1, and never shorter than a service asks for.
+    """
+
+    def __init__(self, provider: str, performance: Performance) -> None:
+        self._provider = provider
+        self._milliseconds = performance.request_timeout
+        self._policy = performance.retry_policy
+        self._random = random.SystemRandom()
+
+    async def run(self, operation: str, call: Callable[[], Awaitable[Result]]) -> Result:
+        """Await `call()`, again where it is worth it. Raises Timeout, or what the last attempt raised."""
+        limit = asyncio.timeout(self._milliseconds / 1000)
+        try:
+            async with limit:
+                return await self._attempts(operation, call, limit)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise Timeout(
+                f"{self._provider} did not finish {operation} within {self._milliseconds} ms: see whether it can be "
+                "reached, or raise hsm.performance.requestTimeout"
+            ) from error
+
+    async def _attempts(self, operation: str, call: Callable[[], Awaitable[Result]], limit: asyncio.Timeout) -> Result:
+        retries = 0
+        while True:
+            try:
+                return await call()
+            except RetryableError as error:
+                pause = self._pause(retries, error)
+                if retries == self._policy.max_retries or pause >= _seconds_left(limit):
+                    raise
+                retries += 1
+                _log.warning(
+                    "%s: %s failed (%s); retry %d of %d in %.0f ms",
+                    self._provider,
+                    operation,
+                    type(error).__name__,
+                    retries,
+                    self._policy.max_retries,
+                    pause * 1000,
+                )
+            await asyncio.sleep(pause)
+
+    def _pause(self, retries: int, error: RetryableError) -> float:
+        pause = self._random.uniform(0, FIRST_BACKOFF_SECONDS * self._policy.backoff_multiplier**retries)
+        if isinstance(error, Throttled) and error.retry_after is not None:
+            return max(pause, error.retry_after)
+        return pause
+
+
+def _seconds_left(limit: asyncio.Timeout) -> float:
+    deadline = limit.when()
+    assert deadline is not None
+    return deadline - asyncio.get_running_loop().time()
