@@ -1,0 +1,23 @@
+"""The configuration file: YAML, typed, relative to its own folder, and every problem reported at once.
+
+ConfigError(Exception)   `.problems`: list of Problem(path, message)
+"""
+
+from proxy.config.model import Config
+from proxy.config.problems import ConfigError, Problem
+from proxy.config.reading import load, parse
+from proxy.config.sections import ALL_OPERATIONS, AdminPeer, Operation, Peer
+from proxy.config.template import default_yaml
+
+__all__ = [
+    "ALL_OPERATIONS",
+    "AdminPeer",
+    "Config",
+    "ConfigError",
+    "Operation",
+    "Peer",
+    "Problem",
+    "default_yaml",
+    "load",
+    "parse",
+]

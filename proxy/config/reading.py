@@ -1,0 +1,110 @@
+"""From a file to a Config, collecting every problem: YAML, then types and ranges, then the provider's settings."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from pydantic import ValidationError
+
+from proxy.config.model import Config
+from proxy.config.problems import ConfigError, Problem
+
+MAX_FILE_BYTES: Final = 1 << 20
+
+_MESSAGES: Final = {
+    "dict_type": "must be settings, such as `name: value` on lines of their own",
+    "model_type": "must be settings, such as `name: value` on lines of their own",
+    "tuple_type": "must be a list",
+    "extra_forbidden": "unknown setting: remove it, or correct its spelling",
+    "invalid_key": "unknown setting: names are text",
+    "missing": "is required",
+    "too_short": "needs at least one entry",
+    "bool_type": "must be true or false",
+    "int_type": "must be a whole number",
+    "string_type": "must be text: put it in quotes",
+}
+
+
+def load(path: Path) -> Config:
+    """Read the configuration file at `path`. Raises ConfigError with all problems at once."""
+    path = Path(path).absolute()
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_FILE_BYTES + 1)
+    except FileNotFoundError as error:
+        raise ConfigError(str(path), [Problem("", "no such file: write one with `keyside init`")]) from error
+    except OSError as error:
+        raise ConfigError(str(path), [Problem("", f"cannot be read: {error.strerror}")]) from error
+    if len(text) > MAX_FILE_BYTES:
+        raise ConfigError(str(path), [Problem("", f"is longer than {MAX_FILE_BYTES} bytes: is it the right file?")])
+    try:
+        return parse(text.decode(), base=path.parent, source=str(path))
+    except UnicodeDecodeError as error:
+        raise ConfigError(str(path), [Problem("", f"is not UTF-8 text (at byte {error.start})")]) from error
+
+
+def parse(text: str, *, base: Path, source: str = "configuration") -> Config:
+    """Read a configuration from YAML `text`; relative paths start from `base`. Raises ConfigError."""
+    raw, problems = _mapping(text, source)
+    config: Config | None = None
+    try:
+        config = Config.model_validate(raw, context={"base": base})
+    except ValidationError as error:
+        problems += _problems(error)
+    hsm = raw.get("hsm") or (config.hsm if config else None)
+    if isinstance(hsm, Mapping) and all(isinstance(key, str) for key in hsm):
+        problems += _provider_problems(hsm, base)
+    if config is None or problems:
+        raise ConfigError(source, problems)
+    return config
+
+
+def _provider_problems(hsm: Mapping[str, object], base: Path) -> Iterator[Problem]:
+    from providers import options_problems
+
+    return (Problem(path, message) for path, message in options_problems(hsm, base))
+
+
+def _mapping(text: str, source: str) -> tuple[dict[str, Any], list[Problem]]:
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        raw = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        what = getattr(error, "problem", None) or "cannot be read"
+        raise ConfigError(source, [Problem("", f"is not YAML: {what}{where}")]) from None
+    if raw is None:
+        return {}, []
+    if not isinstance(raw, dict):
+        raise ConfigError(source, [Problem("", "must be sections with settings, such as `cache: {ttl: 1h}`")])
+    return raw, list(_repeated(node, ""))
+
+
+def _repeated(node: yaml.Node | None, path: str) -> Iterator[Problem]:
+    """Settings given twice: YAML keeps the last one silently, and the reader of the file believes the first."""
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            yield from _repeated(item, f"{path}[{index}]")
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: set[str] = set()
+    for key, value in node.value:
+        place = f"{path}.{key.value}" if path else str(key.value)
+        if key.value in seen:
+            yield Problem(place, f"is given a second time in line {key.start_mark.line + 1}: keep one of them")
+        seen.add(key.value)
+        yield from _repeated(value, place)
+
+
+def _problems(error: ValidationError) -> Iterator[Problem]:
+    for item in error.errors(include_url=False, include_context=False, include_input=False):
+        yield Problem(_path(item["loc"]), _MESSAGES.get(item["type"]) or item["msg"].removeprefix("Value error, "))
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    path = ""
+    for step in location:
+        path += f"[{step}]" if isinstance(step, int) and path else f".{step}" if path else str(step)
+    return path
