@@ -2,13 +2,13 @@
 
 from libc.stdint cimport uint8_t
 
-ctypedef struct EVP_CIPHER_CTX
-ctypedef struct EVP_MAC_CTX
+from fastpath.openssl cimport EVP_CIPHER_CTX, EVP_MAC_CTX
 
 cdef enum:
     KEY_BYTES = 32
     NONCE_BYTES = 12
     TAG_BYTES = 16
+    MAC_BYTES = 32
     NONCE_POOL_BYTES = 12288
 
 cdef struct NoncePool:
@@ -16,7 +16,14 @@ cdef struct NoncePool:
     size_t used
     uint8_t bytes[NONCE_POOL_BYTES]
 
-cdef int crypto_init() noexcept nogil                    # after arena_open, before anything else here; 0, or -1
+cdef enum CryptoState:
+    CRYPTO_READY = 0
+    CRYPTO_NO_ALLOCATOR = -1  # OpenSSL had allocated before its allocations could be sent to the arena
+    CRYPTO_NO_MEMORY = -2     # the arena's heap is too small
+    CRYPTO_NO_ALGORITHM = -3  # this OpenSSL has no AES-256-GCM or no HMAC
+    CRYPTO_WRONG_ANSWER = -4  # a known-answer test failed
+
+cdef CryptoState crypto_init() noexcept nogil            # after arena_open, before anything else here
 cdef EVP_CIPHER_CTX* aead_new() noexcept nogil           # a context without a key; NULL when the arena is full
 cdef void aead_free(EVP_CIPHER_CTX* ctx) noexcept nogil  # wipes the key schedule
 cdef int aead_rekey(EVP_CIPHER_CTX* ctx, const uint8_t* key) noexcept nogil                         # 0, or -1
