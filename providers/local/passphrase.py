@@ -32,7 +32,7 @@ SALT_BYTES: Final = 32
 _FORMAT: Final = re.compile(
     HEADER
     + r"\nscrypt n=(?P<n>\d{1,7}) r=(?P<r>\d{1,2}) p=(?P<p>\d{1,2})"
-    + r"\n(?P<salt>[A-Za-z0-9+/]{43}=)\n(?P<kek>local:[0-9a-f]{16})\n?"
+    + r"\n(?P<salt>[A-Za-z0-9+/]{43}=)\n(?P<kek>local:[0-9a-f]{16})\n"
 )
 _MIN_N, _MAX_N = 1 << 14, 1 << 20
 _MIN_R, _MAX_R = 8, 16

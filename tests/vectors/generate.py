@@ -1,4 +1,4 @@
-"""Write envelope.json and wire.json beside this file, after checking both against the plain-Python twin.
+"""Write envelope.json, wire.json and wrap.json beside this file, after checking them against the plain-Python twin.
 
 Run from the top of the repository: python -m tests.vectors.generate
 """
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.twin import envelope, frames
-from tests.vectors import envelope_vectors, wire_vectors
+from tests.twin import envelope, frames, wrap
+from tests.vectors import envelope_vectors, wire_vectors, wrap_vectors
 from tests.vectors.wire_vectors import unfold
 
 FOLDER = Path(__file__).parent
@@ -95,8 +95,23 @@ def check_response(case: dict[str, Any]) -> None:
         assert frames.build_response(answer.id, answer.status, answer.body) == wire, case
 
 
+def check_wraps(document: dict[str, Any]) -> None:
+    root = bytes.fromhex(document["root"])
+    unwrap = {wrap.GCM_NAME: wrap.gcm_unwrap, wrap.KWP_NAME: wrap.kwp_unwrap}
+    for case in document["unwrap"]:
+        if case["expect"] != "ok":
+            continue
+        key = unwrap[case["mechanism"]](root, bytes.fromhex(case["blob"]), wrap_vectors.authenticated(case))
+        assert key.hex() == case["key"], case
+
+
 def main() -> None:
-    documents = {"envelope": envelope_vectors.document(), "wire": wire_vectors.document()}
+    documents = {
+        "envelope": envelope_vectors.document(),
+        "wire": wire_vectors.document(),
+        "wrap": wrap_vectors.document(),
+    }
+    check_wraps(documents["wrap"])
     check_envelopes(documents["envelope"])
     check_wire(documents["wire"])
     for name, document in documents.items():
