@@ -8,8 +8,6 @@ together are a scope. A data key belongs for ever to one scope and one purpose a
     └── InvalidKeyring  a property of a keyring out of its range
 """
 
-# ruff: noqa: N818  (the names say the condition that a caller catches; each is an error by its base)
-
 import re
 from dataclasses import dataclass, field
 from datetime import datetime

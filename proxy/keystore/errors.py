@@ -22,8 +22,6 @@
 Each message says what to do next. None holds the contents of a wrap.
 """
 
-# ruff: noqa: N818  (the names say the condition that a caller catches; each is an error by its base)
-
 from typing import ClassVar
 
 

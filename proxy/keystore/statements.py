@@ -1,0 +1,207 @@
+"""What is read and written, statement by statement, inside a transaction that the caller began. No dialect's own SQL."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from proxy.keyring import DataKey, Keyring, KeyState, Purpose, Scope, Wrap
+from proxy.keystore.errors import AlreadyActive, KeyIdTaken, KeyringExists, KeyringUnknown
+from proxy.keystore.schema import NO_PARTITION, data_keys, keyrings, wraps
+
+_KEYRING = select(
+    keyrings.c.name, keyrings.c.partitioned, keyrings.c.index_bits, keyrings.c.suite, keyrings.c.created_at
+)
+_KEY = (
+    select(
+        data_keys.c.id,
+        keyrings.c.name.label("keyring"),
+        data_keys.c.partition,
+        data_keys.c.purpose,
+        data_keys.c.state,
+        data_keys.c.generation,
+        data_keys.c.messages_leased,
+        data_keys.c.created_at,
+        wraps.c.provider,
+        wraps.c.kek,
+        wraps.c.mechanism,
+        wraps.c.blob,
+        wraps.c.created_at.label("wrapped_at"),
+    )
+    .join_from(data_keys, keyrings, data_keys.c.keyring_id == keyrings.c.id)
+    .outerjoin(wraps, wraps.c.data_key_id == data_keys.c.id)
+    .order_by(wraps.c.created_at, wraps.c.provider, wraps.c.kek)
+)
+
+
+def now() -> datetime:
+    """This instant, UTC."""
+    return datetime.now(UTC)
+
+
+def insert_keyring(connection: Connection, keyring: Keyring) -> Keyring:
+    """Store a new keyring. Raises KeyringExists."""
+    try:
+        with connection.begin_nested():
+            connection.execute(
+                insert(keyrings).values(
+                    name=keyring.name,
+                    partitioned=keyring.partitioned,
+                    index_bits=keyring.index_bits,
+                    suite=keyring.suite,
+                    created_at=keyring.created_at,
+                )
+            )
+    except IntegrityError as error:
+        raise KeyringExists(f"a keyring named {keyring.name} exists: use it, or choose another name") from error
+    return keyring
+
+
+def read_keyring(connection: Connection, name: str) -> Keyring | None:
+    """The keyring of that name, or None."""
+    row = connection.execute(_KEYRING.where(keyrings.c.name == name)).one_or_none()
+    return Keyring(*row) if row else None
+
+
+def read_keyrings(connection: Connection) -> list[Keyring]:
+    """All keyrings by name."""
+    return [Keyring(*row) for row in connection.execute(_KEYRING.order_by(keyrings.c.name))]
+
+
+def count_keys(connection: Connection) -> dict[str, int]:
+    """How many data keys of any state and purpose each keyring has, by keyring name."""
+    counted = (
+        select(keyrings.c.name, func.count(data_keys.c.id))
+        .outerjoin_from(keyrings, data_keys, data_keys.c.keyring_id == keyrings.c.id)
+        .group_by(keyrings.c.name)
+    )
+    return {name: count for name, count in connection.execute(counted)}
+
+
+def read_key(connection: Connection, key_id: int) -> DataKey | None:
+    """The data key of that id with all its wraps, or None."""
+    return _one_key(connection, _KEY.where(data_keys.c.id == key_id))
+
+
+def read_latest_key(connection: Connection, scope: Scope, purpose: Purpose) -> DataKey | None:
+    """The data key of the highest generation, whatever its state, or None when the scope never had one."""
+    latest = (
+        select(data_keys.c.id)
+        .join_from(data_keys, keyrings, data_keys.c.keyring_id == keyrings.c.id)
+        .where(
+            keyrings.c.name == scope.keyring,
+            data_keys.c.partition == (scope.partition or NO_PARTITION),
+            data_keys.c.purpose == int(purpose),
+        )
+        .order_by(data_keys.c.generation.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    return _one_key(connection, _KEY.where(data_keys.c.id == latest))
+
+
+def insert_active(connection: Connection, key: DataKey) -> None:
+    """Store `key` as its scope's active one and demote the former. Raises KeyringUnknown, AlreadyActive, KeyIdTaken."""
+    keyring_id = connection.scalar(select(keyrings.c.id).where(keyrings.c.name == key.scope.keyring))
+    if keyring_id is None:
+        raise KeyringUnknown(f"no keyring is named {key.scope.keyring}: create it first")
+    series = {
+        "keyring_id": keyring_id,
+        "partition": key.scope.partition or NO_PARTITION,
+        "purpose": int(key.purpose),
+    }
+    try:
+        with connection.begin_nested():
+            _demote(connection, series)
+            _insert_key(connection, key, series)
+    except IntegrityError as error:
+        if connection.scalar(select(data_keys.c.id).where(data_keys.c.id == key.id)) is not None:
+            raise KeyIdTaken("a data key with this id exists: draw another id") from error
+        raise AlreadyActive(
+            f"{key.scope} got its data key of generation {key.generation} from another writer"
+        ) from error
+
+
+def lease(connection: Connection, key_id: int, messages: int, limit: int) -> int:
+    """Grant up to `messages` of what is left of `limit` to an active key, and count them. Returns how many, 0 for none."""
+    leased = connection.scalar(
+        select(data_keys.c.messages_leased)
+        .where(data_keys.c.id == key_id, data_keys.c.state == KeyState.ACTIVE.value)
+        .with_for_update()
+    )
+    if leased is None:
+        return 0
+    granted = max(0, min(messages, limit - leased))
+    if granted:
+        connection.execute(update(data_keys).where(data_keys.c.id == key_id).values(messages_leased=leased + granted))
+    return granted
+
+
+def set_state(connection: Connection, key_id: int, state: KeyState) -> bool:
+    """Move a data key to another state; False when there is none of that id."""
+    changed = connection.execute(update(data_keys).where(data_keys.c.id == key_id).values(state=state.value))
+    return changed.rowcount == 1
+
+
+def _demote(connection: Connection, series: dict[str, Any]) -> None:
+    connection.execute(
+        update(data_keys)
+        .where(
+            data_keys.c.keyring_id == series["keyring_id"],
+            data_keys.c.partition == series["partition"],
+            data_keys.c.purpose == series["purpose"],
+            data_keys.c.state == KeyState.ACTIVE.value,
+        )
+        .values(state=KeyState.DECRYPT_ONLY.value)
+    )
+
+
+def _insert_key(connection: Connection, key: DataKey, series: dict[str, Any]) -> None:
+    connection.execute(
+        insert(data_keys).values(
+            **series,
+            id=key.id,
+            generation=key.generation,
+            state=KeyState.ACTIVE.value,
+            messages_leased=key.messages_leased,
+            created_at=key.created_at,
+        )
+    )
+    connection.execute(
+        insert(wraps),
+        [
+            {
+                "data_key_id": key.id,
+                "provider": wrap.provider,
+                "kek": wrap.kek,
+                "mechanism": wrap.mechanism,
+                "blob": wrap.blob,
+                "created_at": wrap.created_at,
+            }
+            for wrap in key.wraps
+        ],
+    )
+
+
+def _one_key(connection: Connection, query: Select[Any]) -> DataKey | None:
+    rows = connection.execute(query).all()
+    return _data_key(rows[0], rows) if rows else None
+
+
+def _data_key(row: Row[Any], rows: Iterable[Row[Any]]) -> DataKey:
+    return DataKey(
+        id=row.id,
+        scope=Scope(row.keyring, row.partition or None),
+        purpose=Purpose(row.purpose),
+        state=KeyState(row.state),
+        generation=row.generation,
+        messages_leased=row.messages_leased,
+        wraps=tuple(
+            Wrap(each.provider, each.kek, each.mechanism, each.blob, each.wrapped_at)
+            for each in rows
+            if each.provider is not None
+        ),
+        created_at=row.created_at,
+    )
