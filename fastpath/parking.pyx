@@ -1,0 +1,219 @@
+"""Requests that wait for a data key, and the misses that they wait for. A worker's own: no locks."""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcmp, memcpy
+
+from fastpath.arena cimport secret_wipe
+from fastpath.atomics cimport bump_u64
+from fastpath.keycache cimport name_hash
+from fastpath.mailbox cimport mailbox_put
+from fastpath.plane cimport (
+    EVENT_KEY, EVENT_SCOPE, MISS_BUCKETS, Connection, Event, Miss, Parked, Waiter, Worker,
+)
+
+
+cdef enum:
+    WAITS_MAX = 1024            # distinct keys that one request may wait for at once
+    ASK_AGAIN_PARK_TIMES = 4    # a miss unanswered for so many park timeouts is asked again
+
+
+cdef Parked* park_begin(Worker* w, Connection* c, const uint8_t* frame, size_t n) noexcept nogil:
+    """Copy a frame's body to be run again later; NULL when too much waits already."""
+    cdef size_t size = sizeof(Parked) + n
+    if (w.counters.parked_now >= w.plane.limits.park_requests
+            or w.counters.parked_bytes + size > w.plane.limits.park_bytes):
+        return NULL
+    cdef Parked* parked = <Parked*>malloc(size)
+    if parked == NULL:
+        return NULL
+    memcpy(parked.frame, frame, n)
+    parked.n = n
+    parked.connection = c
+    parked.waiters = NULL
+    parked.waiting = 0
+    parked.arrived_at = w.now
+    parked.deadline = w.now + w.plane.limits.park_timeout
+    parked.next = NULL
+    parked.previous = w.parked_last
+    if w.parked_last != NULL:
+        w.parked_last.next = parked
+    else:
+        w.parked_first = parked
+    w.parked_last = parked
+    parked.next_of_connection = c.parked
+    parked.link_of_connection = &c.parked
+    if c.parked != NULL:
+        c.parked.link_of_connection = &parked.next_of_connection
+    c.parked = parked
+    c.n_parked += 1
+    bump_u64(&w.counters.parked_now, 1)
+    bump_u64(&w.counters.parked_bytes, size)
+    bump_u64(&w.counters.parked_total, 1)
+    return parked
+
+
+cdef void drop_waiters(Parked* parked) noexcept nogil:
+    cdef Waiter* waiter = parked.waiters
+    cdef Waiter* following
+    while waiter != NULL:
+        following = waiter.next_of_parked
+        if waiter.link != NULL:
+            waiter.link[0] = waiter.next
+            if waiter.next != NULL:
+                waiter.next.link = waiter.link
+        free(waiter)
+        waiter = following
+    parked.waiters = NULL
+    parked.waiting = 0
+
+
+cdef void park_end(Worker* w, Parked* parked) noexcept nogil:
+    """Take a request out of every list, wipe and free it."""
+    drop_waiters(parked)
+    if parked.previous != NULL:
+        parked.previous.next = parked.next
+    else:
+        w.parked_first = parked.next
+    if parked.next != NULL:
+        parked.next.previous = parked.previous
+    else:
+        w.parked_last = parked.previous
+    parked.link_of_connection[0] = parked.next_of_connection
+    if parked.next_of_connection != NULL:
+        parked.next_of_connection.link_of_connection = parked.link_of_connection
+    parked.connection.n_parked -= 1
+    cdef size_t size = sizeof(Parked) + parked.n
+    bump_u64(&w.counters.parked_now, <uint64_t>-1)
+    bump_u64(&w.counters.parked_bytes, <uint64_t>0 - size)
+    secret_wipe(parked.frame, parked.n)
+    free(parked)
+
+
+cdef bint ask(Worker* w, Miss* miss, uint64_t wanted) noexcept nogil:
+    """Tell the control plane; False without memory."""
+    cdef Event* event = <Event*>malloc(sizeof(Event))
+    if event == NULL:
+        return False
+    event.kind = EVENT_KEY if miss.kind == 0 else EVENT_SCOPE
+    event.purpose = 0 if miss.kind == 0 else miss.kind - 1
+    event.token = miss.token
+    event.key_id = miss.key_id
+    event.wanted = wanted
+    event.name_len = miss.name_len
+    memcpy(event.name, miss.name, miss.name_len)
+    miss.asked_at = w.now
+    mailbox_put(&w.plane.events, event)
+    return True
+
+
+cdef Miss* miss_for(Worker* w, uint8_t kind, uint64_t key_id, const uint8_t* name, uint32_t n,
+                    uint64_t wanted) noexcept nogil:
+    """The miss for a key, asked for now when it is new; NULL when too many are open."""
+    cdef uint64_t h = name_hash(&w.plane.cache, key_id * 4 + kind, name, n)
+    cdef Miss** bucket = &w.misses[h % MISS_BUCKETS]
+    cdef Miss* miss = bucket[0]
+    while miss != NULL:
+        if (miss.hash == h and miss.kind == kind and miss.key_id == key_id and miss.name_len == n
+                and memcmp(miss.name, name, n) == 0):
+            if w.now > miss.asked_at + ASK_AGAIN_PARK_TIMES * w.plane.limits.park_timeout:
+                ask(w, miss, wanted)
+            else:
+                bump_u64(&w.counters.coalesced, 1)
+            return miss
+        miss = miss.next
+    if w.n_misses >= w.plane.limits.park_requests:
+        return NULL
+    miss = <Miss*>malloc(sizeof(Miss))
+    if miss == NULL:
+        return NULL
+    # the low bits name the worker, so that completions find it
+    w.next_token += 1
+    miss.token = w.next_token << 8 | w.index
+    miss.hash = h
+    miss.kind = kind
+    miss.key_id = key_id
+    miss.waiters = NULL
+    miss.name_len = <uint16_t>n
+    memcpy(miss.name, name, n)
+    if not ask(w, miss, wanted):
+        free(miss)
+        return NULL
+    miss.next = bucket[0]
+    bucket[0] = miss
+    w.n_misses += 1
+    bump_u64(&w.counters.key_misses, 1)
+    return miss
+
+
+cdef int park_on(Worker* w, Parked* parked, uint8_t kind, uint64_t key_id, const uint8_t* name, uint32_t name_len,
+                 uint64_t wanted) noexcept nogil:
+    """Make a parked request wait for a key. 1: it does; 0: it waits for enough others already; -1: overloaded."""
+    cdef Waiter* waiter
+    if parked.waiting >= WAITS_MAX:
+        return 0
+    cdef Miss* miss = miss_for(w, kind, key_id, name, name_len, wanted)
+    if miss == NULL:
+        return -1
+    # repeated keys of one batch stand close together: its own newest waiter is the miss's first
+    if miss.waiters != NULL and miss.waiters.parked == parked:
+        return 1
+    waiter = <Waiter*>malloc(sizeof(Waiter))
+    if waiter == NULL:
+        return -1
+    waiter.parked = parked
+    waiter.miss = miss
+    waiter.next = miss.waiters
+    waiter.link = &miss.waiters
+    if miss.waiters != NULL:
+        miss.waiters.link = &waiter.next
+    miss.waiters = waiter
+    waiter.next_of_parked = parked.waiters
+    parked.waiters = waiter
+    parked.waiting += 1
+    return 1
+
+
+cdef Parked* park_complete(Worker* w, uint64_t token) noexcept nogil:
+    """Close a miss; the requests that wait for nothing more, linked by `next_ready`."""
+    cdef Miss** place
+    cdef Miss* miss = NULL
+    cdef Waiter* waiter
+    cdef Parked* parked
+    cdef Parked* ready = NULL
+    cdef int i
+    for i in range(MISS_BUCKETS):
+        place = &w.misses[i]
+        while place[0] != NULL and place[0].token != token:
+            place = &place[0].next
+        if place[0] != NULL:
+            miss = place[0]
+            place[0] = miss.next
+            break
+    if miss == NULL:
+        return NULL
+    w.n_misses -= 1
+    waiter = miss.waiters
+    while waiter != NULL:
+        waiter.link = NULL
+        parked = waiter.parked
+        parked.waiting -= 1
+        waiter = waiter.next
+        if parked.waiting == 0:
+            drop_waiters(parked)
+            parked.next_ready = ready
+            ready = parked
+    free(miss)
+    return ready
+
+
+cdef void park_free_all(Worker* w) noexcept nogil:
+    """Free every miss; every parked request must have ended."""
+    cdef Miss* miss
+    cdef int i
+    for i in range(MISS_BUCKETS):
+        while w.misses[i] != NULL:
+            miss = w.misses[i]
+            w.misses[i] = miss.next
+            free(miss)
+    w.n_misses = 0

@@ -1,0 +1,587 @@
+"""One request: gate, keys, cryptography, response. Called by a worker; everything lands in the worker's response buffer.
+
+Reads like docs/spec/wire.md. A request either is answered, or meets data keys that are not cached: then nothing of its
+response is kept, it is parked, and run again from the start when the control plane has settled the keys.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcmp, memcpy, memmove, memset, strlen
+
+from fastpath.aead cimport EVP_CIPHER_CTX
+from fastpath.arena cimport secret_wipe
+from fastpath.atomics cimport (
+    bump_u64, fetch_add_i64, load_acquire_int, load_acquire_ptr, load_acquire_u32, load_relaxed_u64, store_relaxed_u64,
+)
+from fastpath.cryptor cimport (
+    cryptor_bind, cryptor_context, cryptor_header, cryptor_index, envelope_open, envelope_seal, is_envelope,
+)
+from fastpath.frame cimport CONTEXT_EACH, PARSED, REFUSED_CLOSE, Request, parse_request, valid_name
+from fastpath.gate cimport NO_RULE, Policy, policy_decide, rate_allows
+from fastpath.keycache cimport (
+    NO_SCOPE, NO_SLOT, KeyCache, Slot, cache_find_key, cache_find_scope, cache_refused, cache_spend,
+)
+from fastpath.mailbox cimport mailbox_put
+from fastpath.msgpack cimport be64, put_array, put_be32, put_bin, put_str, put_uint32, read_blob
+from fastpath.parking cimport park_begin, park_end, park_on
+from fastpath.plane cimport EVENT_LOW, Connection, Event, Parked, Worker
+from fastpath.protocol cimport (
+    BAD_REQUEST, DENIED, ENVELOPE_OVERHEAD, FIELD, INDEX, INTERNAL, INVALID_CIPHERTEXT, ITEM_GROWTH, KMS_UNAVAILABLE,
+    OP_BLIND_INDEX, OP_DECRYPT, OP_ENCRYPT, OP_HELLO, OVERLOADED, PARTIAL, RATE_LIMITED, SEALED_AT, SHUTTING_DOWN,
+    UNKNOWN_KEYRING,
+)
+
+
+cdef enum:
+    HEAD_BYTES = 16          # length, array head, id, status, array head at their longest
+    USED_STEP = 100000000    # ns: how exact `used_at` is
+
+
+cdef struct Task:
+    # One request on its way through. On the stack of serve().
+    Worker* w
+    Connection* c
+    Request* r
+    const uint8_t* frame
+    size_t n
+    Parked* parked
+    size_t start         # of the response in w.out
+    size_t status_at
+    uint32_t failed      # items
+    bint missing         # a key is asked for: no response yet
+    int refusal          # the whole request fails with this code
+
+cdef struct KeyView:
+    # What DECRYPT knows of the data key it used last: batches mostly repeat one.
+    uint64_t key_id
+    uint32_t slot
+    bint valid
+    bint ours            # belongs to the scope that the request names
+    int code             # error for every item under this key, or 0
+    EVP_CIPHER_CTX* cipher
+
+
+# The response buffer
+
+
+cdef bint reserve(Worker* w, size_t n) noexcept nogil:
+    """Room for n more bytes in w.out; False without memory."""
+    cdef size_t room = w.out_room
+    cdef uint8_t* larger
+    if w.out_room - w.out_n >= n:
+        return True
+    while room - w.out_n < n:
+        room *= 2
+    larger = <uint8_t*>malloc(room)
+    if larger == NULL:
+        return False
+    memcpy(larger, w.out, w.out_n)
+    secret_wipe(w.out, w.out_n)
+    free(w.out)
+    w.out = larger
+    w.out_room = room
+    return True
+
+
+cdef void rewind(Worker* w, size_t n) noexcept nogil:
+    secret_wipe(w.out + n, w.out_n - n)
+    w.out_n = n
+
+
+cdef void finish_frame(Worker* w, size_t start) noexcept nogil:
+    put_be32(w.out + start, <uint32_t>(w.out_n - start - 4))
+
+
+cdef int reply_error(Worker* w, uint32_t request_id, int code) noexcept nogil:
+    """Append [id, code, message]."""
+    cdef const char* message = code_message(code)
+    cdef uint32_t n = <uint32_t>strlen(message)
+    cdef size_t start = w.out_n
+    if not reserve(w, HEAD_BYTES + 2 + n):
+        return NO_MEMORY
+    w.out_n += 4
+    w.out_n += put_array(w.out + w.out_n, 3)
+    w.out_n += put_uint32(w.out + w.out_n, request_id)
+    w.out_n += put_uint32(w.out + w.out_n, code)
+    w.out_n += put_str(w.out + w.out_n, n)
+    memcpy(w.out + w.out_n, message, n)
+    w.out_n += n
+    finish_frame(w, start)
+    bump_u64(&w.counters.failed_requests[code], 1)
+    return SERVED
+
+
+cdef const char* code_message(int code) noexcept nogil:
+    """What to do next; under 256 bytes each, the same for everybody."""
+    if code == BAD_REQUEST:
+        return b"malformed request or a limit exceeded: compare it with docs/spec/wire.md"
+    if code == DENIED:
+        return b"this peer may not do this on this keyring: extend policy.peers in the sidecar's configuration"
+    if code == UNKNOWN_KEYRING:
+        return b"no such keyring, or a partition is missing or not allowed: see 'keyside keyring list'"
+    if code == RATE_LIMITED:
+        return b"over this peer's rate: slow down, or raise the rate in policy.peers"
+    if code == OVERLOADED:
+        return b"too many requests wait for data keys: try again after a pause"
+    if code == KMS_UNAVAILABLE:
+        return b"the data key is not cached and the key service did not answer in time: try again"
+    if code == SHUTTING_DOWN:
+        return b"the sidecar is shutting down: try again on a new connection"
+    if code == INTERNAL:
+        return b"a defect or damaged key record: the sidecar's log has the details"
+    return b"the data key that is needed cannot be used: see the status code in docs/spec/wire.md"
+
+
+cdef int reply_hello(Worker* w, uint32_t request_id) noexcept nogil:
+    cdef size_t start = w.out_n
+    if not reserve(w, HEAD_BYTES + w.plane.hello_n):
+        return NO_MEMORY
+    w.out_n += 4
+    w.out_n += put_array(w.out + w.out_n, 3)
+    w.out_n += put_uint32(w.out + w.out_n, request_id)
+    w.out[w.out_n] = 0
+    w.out_n += 1
+    memcpy(w.out + w.out_n, w.plane.hello, w.plane.hello_n)
+    w.out_n += w.plane.hello_n
+    finish_frame(w, start)
+    return SERVED
+
+
+# Entry
+
+
+cdef int serve_frame(Worker* w, Connection* c, const uint8_t* frame, size_t n) noexcept nogil:
+    """Serve one frame's body as it came in."""
+    cdef Request r
+    cdef int parsed = parse_request(frame, n, &r)
+    cdef int outcome
+    if parsed != PARSED:
+        outcome = reply_error(w, r.id, BAD_REQUEST)
+        return CLOSING if parsed == REFUSED_CLOSE and outcome == SERVED else outcome
+    bump_u64(&w.counters.requests[r.op], 1)
+    bump_u64(&w.counters.items[r.op], r.n_items)
+    if r.op == OP_HELLO:
+        return reply_hello(w, r.id)
+    if load_acquire_int(&w.plane.draining):
+        return reply_error(w, r.id, SHUTTING_DOWN)
+    return serve(w, c, frame, n, &r, NULL)
+
+
+cdef int serve_parked(Worker* w, Parked* parked) noexcept nogil:
+    """Run a parked request again, its keys being settled."""
+    cdef Request r
+    parse_request(parked.frame, parked.n, &r)
+    return serve(w, parked.connection, parked.frame, parked.n, &r, parked)
+
+
+cdef uint32_t request_id_of(const uint8_t* frame, size_t n) noexcept nogil:
+    cdef Request r
+    parse_request(frame, n, &r)
+    return r.id
+
+
+cdef int serve(Worker* w, Connection* c, const uint8_t* frame, size_t n, Request* r, Parked* parked) noexcept nogil:
+    cdef Task t
+    cdef int code = admit(w, c, r, parked)
+    if code:
+        return reply_error(w, r.id, code)
+    memset(&t, 0, sizeof(Task))
+    t.w = w
+    t.c = c
+    t.r = r
+    t.frame = frame
+    t.n = n
+    t.parked = parked
+    t.start = w.out_n
+    if not reserve(w, HEAD_BYTES + n + r.n_items * <size_t>ITEM_GROWTH):
+        return NO_MEMORY
+    w.out_n += 4
+    w.out_n += put_array(w.out + w.out_n, 3)
+    w.out_n += put_uint32(w.out + w.out_n, r.id)
+    t.status_at = w.out_n
+    w.out[w.out_n] = 0
+    w.out_n += 1
+    w.out_n += put_array(w.out + w.out_n, r.n_items)
+    if r.op == OP_ENCRYPT:
+        encrypt(&t)
+    elif r.op == OP_DECRYPT:
+        decrypt(&t)
+    elif r.op == OP_BLIND_INDEX:
+        index(&t)
+    else:
+        reencrypt(&t)
+    cdef int outcome = conclude(&t)
+    if outcome != WAITING and parked == NULL and t.parked != NULL:
+        # parked for one key, then refused for another
+        park_end(w, t.parked)
+    return outcome
+
+
+cdef int conclude(Task* t) noexcept nogil:
+    cdef Worker* w = t.w
+    if t.refusal:
+        rewind(w, t.start)
+        return reply_error(w, t.r.id, t.refusal)
+    if t.missing:
+        rewind(w, t.start)
+        return WAITING
+    if t.failed:
+        w.out[t.status_at] = PARTIAL
+    finish_frame(w, t.start)
+    return SERVED
+
+
+# Gate
+
+
+cdef int admit(Worker* w, Connection* c, Request* r, Parked* parked) noexcept nogil:
+    """0, or the code to refuse with. Resolves the name once for as long as the connection repeats it."""
+    cdef Policy* policy = <Policy*>load_acquire_ptr(<void**>&w.plane.policy)
+    cdef KeyCache* cache = &w.plane.cache
+    if policy == NULL:
+        return DENIED
+    if not (r.name_len == c.name_len and c.policy_generation == policy.generation
+            and memcmp(r.name, c.name, r.name_len) == 0):
+        if not valid_name(r.name, r.name_len):
+            return BAD_REQUEST
+        memcpy(c.name, r.name, r.name_len)
+        c.name_len = <uint16_t>r.name_len
+        c.policy_generation = policy.generation
+        c.scope = NO_SCOPE
+        policy_decide(policy, &c.peer, r.name, r.name_len, c.rules)
+    if c.rules[r.op] == NO_RULE:
+        return DENIED
+    # a parked request was charged when it came
+    if parked == NULL and not rate_allows(&policy.rules[c.rules[r.op]], r.n_items, w.now):
+        return RATE_LIMITED
+    if c.scope == NO_SCOPE or load_acquire_u32(&cache.scopes[c.scope].generation) != c.scope_generation:
+        c.scope = cache_find_scope(cache, c.name, c.name_len)
+        if c.scope != NO_SCOPE:
+            c.scope_generation = load_acquire_u32(&cache.scopes[c.scope].generation)
+    return 0
+
+
+# Keys
+
+
+cdef uint32_t active_slot(Task* t, uint8_t purpose) noexcept nogil:
+    """The slot of the scope's active key, or NO_SLOT when there is none that may be used now."""
+    cdef KeyCache* cache = &t.w.plane.cache
+    cdef uint32_t entry
+    if t.c.scope == NO_SCOPE:
+        return NO_SLOT
+    entry = load_acquire_u32(&cache.scopes[t.c.scope].active[purpose])
+    if entry == 0 or not usable(t.w, &cache.slots[entry - 1]):
+        return NO_SLOT
+    return entry - 1
+
+
+cdef inline bint usable(Worker* w, Slot* slot) noexcept nogil:
+    if load_relaxed_u64(&slot.expires) <= w.now:
+        return False
+    if slot.used_at + USED_STEP < w.now:
+        store_relaxed_u64(&slot.used_at, w.now)
+    return True
+
+
+cdef void miss(Task* t, uint8_t kind, uint64_t key_id, uint64_t wanted) noexcept nogil:
+    """Park the request for a key, or refuse it when too much waits."""
+    t.missing = True
+    if t.parked == NULL:
+        t.parked = park_begin(t.w, t.c, t.frame, t.n)
+        if t.parked == NULL:
+            t.refusal = OVERLOADED
+            return
+    if park_on(t.w, t.parked, kind, key_id, t.c.name, t.c.name_len, wanted) < 0 and t.parked.waiting == 0:
+        t.refusal = OVERLOADED
+
+
+cdef uint32_t require_active(Task* t, uint8_t purpose, uint64_t messages) noexcept nogil:
+    """The active key with so many messages taken from its budget; NO_SLOT when the request has to wait or is refused."""
+    cdef KeyCache* cache = &t.w.plane.cache
+    cdef uint32_t slot = active_slot(t, purpose)
+    cdef bint low = False
+    if slot != NO_SLOT and (purpose == INDEX or cache_spend(&cache.slots[slot], messages, &low)):
+        if low:
+            tell_low(t, &cache.slots[slot])
+        bump_u64(&t.w.counters.key_hits, 1)
+        return slot
+    t.refusal = cache_refused(cache, 1 + purpose, 0, t.c.name, t.c.name_len, t.w.now)
+    if not t.refusal:
+        miss(t, 1 + purpose, 0, messages)
+    return NO_SLOT
+
+
+cdef void tell_low(Task* t, Slot* slot) noexcept nogil:
+    cdef Event* event = <Event*>malloc(sizeof(Event))
+    if event == NULL:
+        # the budget's end is still guarded: the request that meets it parks and asks
+        return
+    event.kind = EVENT_LOW
+    event.purpose = slot.purpose
+    event.token = 0
+    event.key_id = slot.key_id
+    event.wanted = 0
+    event.name_len = t.c.name_len
+    memcpy(event.name, t.c.name, t.c.name_len)
+    mailbox_put(&t.w.plane.events, event)
+
+
+cdef void find_key(Task* t, uint64_t key_id, KeyView* view) noexcept nogil:
+    """Fill view for a data key named by an envelope; t.missing is set when it has to be fetched."""
+    cdef KeyCache* cache = &t.w.plane.cache
+    cdef Slot* slot
+    view.valid = True
+    view.key_id = key_id
+    view.code = 0
+    view.cipher = NULL
+    view.slot = cache_find_key(cache, key_id)
+    if view.slot != NO_SLOT:
+        slot = &cache.slots[view.slot]
+        if usable(t.w, slot):
+            view.ours = slot.scope == t.c.scope and slot.purpose == FIELD
+            view.cipher = cryptor_context(&t.w.cryptor, cache, view.slot)
+            if view.cipher == NULL:
+                view.code = INTERNAL
+            bump_u64(&t.w.counters.key_hits, 1)
+            return
+    view.code = cache_refused(cache, 0, key_id, t.c.name, t.c.name_len, t.w.now)
+    if view.code == UNKNOWN_KEYRING:
+        t.refusal = UNKNOWN_KEYRING
+    elif view.code == 0:
+        miss(t, 0, key_id, 0)
+
+
+# Items
+
+
+cdef inline void put_failure(Task* t, int code) noexcept nogil:
+    t.w.out_n += put_uint32(t.w.out + t.w.out_n, code)
+    t.failed += 1
+    bump_u64(&t.w.counters.failed_items[code], 1)
+
+
+cdef inline void put_nil(Task* t) noexcept nogil:
+    t.w.out[t.w.out_n] = 0xC0
+    t.w.out_n += 1
+
+
+cdef inline const uint8_t* next_context(Task* t, const uint8_t* p, const uint8_t** context, uint32_t* n) noexcept nogil:
+    """With one context an item: read it and move on. Else the one for all."""
+    if t.r.context_kind == CONTEXT_EACH:
+        return read_blob(p, t.r.end, context, n)
+    context[0] = t.r.context
+    n[0] = t.r.context_len
+    return p
+
+
+cdef void encrypt(Task* t) noexcept nogil:
+    cdef Worker* w = t.w
+    cdef Request* r = t.r
+    cdef uint32_t slot = require_active(t, FIELD, r.n_present)
+    cdef uint32_t i, n, context_n
+    cdef const uint8_t* p = r.items
+    cdef const uint8_t* contexts = r.context
+    cdef const uint8_t* value
+    cdef const uint8_t* context
+    cdef EVP_CIPHER_CTX* cipher
+    cdef size_t associated
+    cdef size_t head
+    if slot == NO_SLOT:
+        return
+    cipher = cryptor_context(&w.cryptor, &w.plane.cache, slot)
+    if cipher == NULL:
+        t.refusal = INTERNAL
+        return
+    cryptor_header(&w.cryptor, w.plane.cache.slots[slot].key_id)
+    associated = cryptor_bind(&w.cryptor, r.context, r.context_len)
+    for i in range(r.n_items):
+        p = read_blob(p, r.end, &value, &n)
+        if r.context_kind == CONTEXT_EACH:
+            contexts = read_blob(contexts, r.end, &context, &context_n)
+            associated = cryptor_bind(&w.cryptor, context, context_n)
+        if value == NULL:
+            put_nil(t)
+            continue
+        head = put_bin(w.out + w.out_n, n + ENVELOPE_OVERHEAD)
+        if envelope_seal(&w.cryptor, cipher, associated, value, n, w.out + w.out_n + head) != 0:
+            put_failure(t, INTERNAL)
+            continue
+        w.out_n += head + n + ENVELOPE_OVERHEAD
+
+
+cdef void decrypt(Task* t) noexcept nogil:
+    cdef Worker* w = t.w
+    cdef Request* r = t.r
+    cdef KeyView view
+    cdef uint32_t i, n, context_n
+    cdef const uint8_t* p = r.items
+    cdef const uint8_t* contexts = r.context
+    cdef const uint8_t* value
+    cdef const uint8_t* context
+    cdef size_t associated = 0
+    view.valid = False
+    if r.context_kind != CONTEXT_EACH:
+        associated = cryptor_bind(&w.cryptor, r.context, r.context_len)
+    for i in range(r.n_items):
+        p = read_blob(p, r.end, &value, &n)
+        if r.context_kind == CONTEXT_EACH:
+            contexts = read_blob(contexts, r.end, &context, &context_n)
+            associated = cryptor_bind(&w.cryptor, context, context_n)
+        if value == NULL:
+            put_nil(t)
+        elif not is_envelope(value, n):
+            put_failure(t, INVALID_CIPHERTEXT)
+        else:
+            open_item(t, &view, associated, value, n)
+        if t.refusal:
+            return
+
+
+cdef inline void open_item(Task* t, KeyView* view, size_t associated, const uint8_t* envelope, uint32_t n) noexcept nogil:
+    """Append the plaintext of one envelope, or its error code."""
+    cdef Worker* w = t.w
+    cdef uint64_t key_id = be64(envelope + 2)
+    cdef size_t head
+    cdef int bad
+    if not view.valid or view.key_id != key_id:
+        find_key(t, key_id, view)
+    if t.missing:
+        # the response is given up already; what is left is to find the other keys that this batch needs
+        return
+    if view.code:
+        put_failure(t, view.code)
+        return
+    cryptor_header(&w.cryptor, key_id)
+    head = put_bin(w.out + w.out_n, n - ENVELOPE_OVERHEAD)
+    bad = envelope_open(&w.cryptor, view.cipher, associated, envelope, n, w.out + w.out_n + head)
+    if bad or not view.ours:
+        # a key of another scope is tried like any other, so that timing tells nothing, and its result is thrown away
+        secret_wipe(w.out + w.out_n, head + n - ENVELOPE_OVERHEAD)
+        put_failure(t, INVALID_CIPHERTEXT)
+        return
+    w.out_n += head + n - ENVELOPE_OVERHEAD
+
+
+cdef void index(Task* t) noexcept nogil:
+    cdef Worker* w = t.w
+    cdef Request* r = t.r
+    cdef uint32_t slot = require_active(t, INDEX, r.n_present)
+    cdef uint32_t i, n, context_n
+    cdef uint32_t size
+    cdef const uint8_t* p = r.items
+    cdef const uint8_t* contexts = r.context
+    cdef const uint8_t* value
+    cdef const uint8_t* context
+    cdef uint8_t[32] full
+    if slot == NO_SLOT:
+        return
+    size = w.plane.cache.slots[slot].index_bytes
+    for i in range(r.n_items):
+        p = read_blob(p, r.end, &value, &n)
+        contexts = next_context(t, contexts, &context, &context_n)
+        if value == NULL:
+            put_nil(t)
+        elif cryptor_index(&w.cryptor, &w.plane.cache, slot, context, context_n, value, n, full) != 0:
+            put_failure(t, INTERNAL)
+        else:
+            w.out_n += put_bin(w.out + w.out_n, size)
+            memcpy(w.out + w.out_n, full, size)
+            w.out_n += size
+
+
+cdef void reencrypt(Task* t) noexcept nogil:
+    """Open under the envelope's key, seal under the active one. What is under the active key already comes back as it is."""
+    cdef Worker* w = t.w
+    cdef Request* r = t.r
+    cdef uint32_t slot = require_active(t, FIELD, r.n_present)
+    cdef Slot* active
+    cdef uint32_t sealed = 0
+    cdef uint32_t i, n, context_n
+    cdef const uint8_t* p = r.items
+    cdef const uint8_t* contexts = r.context
+    cdef const uint8_t* value
+    cdef const uint8_t* context
+    cdef KeyView view
+    view.valid = False
+    if t.refusal:
+        return
+    active = NULL if slot == NO_SLOT else &w.plane.cache.slots[slot]
+    for i in range(r.n_items):
+        p = read_blob(p, r.end, &value, &n)
+        contexts = next_context(t, contexts, &context, &context_n)
+        if value == NULL:
+            put_nil(t)
+        elif not is_envelope(value, n):
+            put_failure(t, INVALID_CIPHERTEXT)
+        else:
+            sealed += reseal_item(t, &view, active, slot, cryptor_bind(&w.cryptor, context, context_n), value, n)
+        if t.refusal:
+            break
+    if active != NULL and sealed < r.n_present:
+        # taken in advance for every item, used by fewer
+        fetch_add_i64(&active.budget, r.n_present - sealed)
+
+
+cdef uint32_t reseal_item(Task* t, KeyView* view, Slot* active, uint32_t slot, size_t associated, const uint8_t* envelope,
+                          uint32_t n) noexcept nogil:
+    """Append the item's new envelope; how many messages that took: 1 or 0."""
+    cdef Worker* w = t.w
+    cdef size_t start = w.out_n
+    cdef uint32_t failed = t.failed
+    cdef size_t head
+    cdef EVP_CIPHER_CTX* cipher
+    # the plaintext lands 22 bytes further on, where the new envelope's ciphertext will be written over it
+    w.out_n += SEALED_AT + 5
+    open_item(t, view, associated, envelope, n)
+    if t.missing or t.failed != failed:
+        move_failure(w, start)
+        return 0
+    if view.key_id == active.key_id:
+        secret_wipe(w.out + start, w.out_n - start)
+        w.out_n = start + put_bin(w.out + start, n)
+        memcpy(w.out + w.out_n, envelope, n)
+        w.out_n += n
+        return 0
+    cipher = cryptor_context(&w.cryptor, &w.plane.cache, slot)
+    view.valid = False  # that call may have given the old key's context to the new key
+    if cipher == NULL:
+        secret_wipe(w.out + start, w.out_n - start)
+        w.out_n = start
+        put_failure(t, INTERNAL)
+        return 0
+    cryptor_header(&w.cryptor, active.key_id)
+    head = put_bin(w.out + start, n)
+    return seal_over(t, cipher, associated, start, head, n)
+
+
+cdef uint32_t seal_over(Task* t, EVP_CIPHER_CTX* cipher, size_t associated, size_t start, size_t head,
+                        uint32_t n) noexcept nogil:
+    """Seal the plaintext at the end of w.out into an envelope of n bytes at start + head."""
+    cdef Worker* w = t.w
+    cdef uint32_t plain = n - ENVELOPE_OVERHEAD
+    cdef uint8_t* text = w.out + w.out_n - plain
+    cdef uint8_t* place = w.out + start + head + SEALED_AT
+    cdef size_t end = w.out_n
+    cdef size_t stop = start + head + n
+    if place != text:
+        # GCM works in place or on separate buffers, not on overlapping ones
+        memmove(place, text, plain)
+    if envelope_seal(&w.cryptor, cipher, associated, place, plain, w.out + start + head) != 0:
+        secret_wipe(w.out + start, (end if end > stop else stop) - start)
+        w.out_n = start
+        put_failure(t, INTERNAL)
+        return 0
+    if end > stop:
+        secret_wipe(w.out + stop, end - stop)
+    w.out_n = stop
+    return 1
+
+
+cdef void move_failure(Worker* w, size_t start) noexcept nogil:
+    """A failed open left its error code behind the gap that was kept for an envelope: close the gap."""
+    cdef size_t at = start + SEALED_AT + 5
+    cdef size_t n = w.out_n - at
+    memmove(w.out + start, w.out + at, n)
+    w.out_n = start + n
+

@@ -1,0 +1,3 @@
+from fastpath.plane cimport Plane
+
+cdef dict collect(Plane* plane)

@@ -1,0 +1,177 @@
+"""A data plane with a key holder in place of the control plane: keys are fixed, answers can be held back or refused."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgpack
+from fastpath import memory
+from fastpath.dataplane import DataPlane, HttpConnection, KeyMiss, LowBudget, Options, Rule, ScopeMiss
+
+CAPACITY = 4096
+ALL = 0b11110
+ENCRYPT, DECRYPT, BLIND_INDEX, REENCRYPT = 1, 2, 3, 4
+EVERYONE = (Rule(None, None, ("*",), ALL, 0),)
+
+
+def open_memory() -> None:
+    """The arena is one a process: tests share it."""
+    if memory.report() is None:
+        memory.open(CAPACITY, 4)
+
+
+class KeyHolder(threading.Thread):
+    """Answers misses from `keys`: {scope: [(key id, purpose, key)]}, the last of a purpose being the active one."""
+
+    def __init__(self, plane: DataPlane, keys: dict[str, list[tuple[int, int, bytes]]], budget: int = 1 << 40) -> None:
+        super().__init__(daemon=True)
+        self.plane = plane
+        self.keys = keys
+        self.budget = budget
+        self.ttl = 3_600_000
+        self.negative_ttl = 200
+        self.refusal = 18
+        self.seen: list[KeyMiss | ScopeMiss | LowBudget | HttpConnection] = []
+        self.answering = threading.Event()
+        self.answering.set()
+        self.failure: BaseException | None = None
+        self._stop_fd = os.eventfd(0)
+
+    def run(self) -> None:
+        try:
+            self._loop()
+        except BaseException as problem:  # seen by the test through close()
+            self.failure = problem
+
+    def _loop(self) -> None:
+        while True:
+            ready, _, _ = select.select([self.plane.event_fd, self._stop_fd], [], [])
+            if self._stop_fd in ready:
+                return
+            while events := self.plane.events(256):
+                for event in events:
+                    self.seen.append(event)
+                    self.answering.wait()
+                    self.answer(event)
+
+    def answer(self, event: Any) -> None:
+        if isinstance(event, KeyMiss):
+            found = [k for k in self.keys.get(event.scope, ()) if k[0] == event.key_id]
+            if found:
+                self.install(event.scope, found[0])
+            else:
+                self.plane.refuse_key(event.key_id, event.scope, 19, self.negative_ttl)
+            self.plane.complete(event.token)
+        elif isinstance(event, ScopeMiss):
+            found = [k for k in self.keys.get(event.scope, ()) if k[1] == event.purpose]
+            if found:
+                self.install(event.scope, found[-1])
+                self.plane.activate(found[-1][0], self.budget)
+            else:
+                self.plane.refuse_scope(event.scope, event.purpose, self.refusal, self.negative_ttl)
+            self.plane.complete(event.token)
+
+    def install(self, scope: str, key: tuple[int, int, bytes]) -> None:
+        self.plane.install(
+            key[0], scope, key[1], bytearray(key[2]), ttl=self.ttl, index_bits=128 if key[1] else 0
+        )
+
+    def close(self) -> None:
+        self.answering.set()
+        os.eventfd_write(self._stop_fd, 1)
+        self.join(10)
+        os.close(self._stop_fd)
+        if self.failure is not None:
+            raise self.failure
+
+    def count(self, kind: str) -> int:
+        return sum(event.kind == kind for event in self.seen)
+
+
+class Serving:
+    """A running plane, its key holder and its socket."""
+
+    def __init__(self, plane: DataPlane, holder: KeyHolder, path: Path) -> None:
+        self.plane = plane
+        self.holder = holder
+        self.path = path
+
+    def connect(self) -> Peer:
+        return Peer(self.path)
+
+
+class Peer:
+    """A blocking client of whole frames, as plain as can be."""
+
+    def __init__(self, path: Path) -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(20)
+        self.socket.connect(str(path))
+        self.stream = self.socket.makefile("rb")
+
+    def send(self, *request: Any) -> None:
+        body = msgpack.packb(list(request))
+        self.socket.sendall(struct.pack(">I", len(body)) + body)
+
+    def receive(self) -> list[Any]:
+        head = self.stream.read(4)
+        if len(head) < 4:
+            raise EOFError
+        body = self.stream.read(struct.unpack(">I", head)[0])
+        return msgpack.unpackb(body)
+
+    def call(self, op: int, keyring: str, items: list[Any], context: Any = None, request_id: int = 7) -> list[Any]:
+        self.send(request_id, op, keyring, context, items)
+        answer = self.receive()
+        assert answer[0] == request_id
+        return answer[1:]
+
+    def close(self) -> None:
+        self.stream.close()
+        self.socket.close()
+
+    def __enter__(self) -> Peer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextmanager
+def serving(
+    folder: Path,
+    keys: dict[str, list[tuple[int, int, bytes]]],
+    *,
+    workers: int = 1,
+    rules: tuple[Rule, ...] = EVERYONE,
+    budget: int = 1 << 40,
+    **limits: Any,
+) -> Iterator[Serving]:
+    """A data plane on a socket in `folder`."""
+    open_memory()
+    options = {"workers": workers, "cpus": (), "key_capacity": CAPACITY} | limits
+    plane = DataPlane(Options(**options))
+    listener = socket.socket(socket.AF_UNIX)
+    path = folder / "data.sock"
+    listener.bind(str(path))
+    listener.listen(4096)
+    holder = KeyHolder(plane, keys, budget)
+    try:
+        plane.set_policy(rules)
+        plane.start(listener.fileno())
+        holder.start()
+        try:
+            yield Serving(plane, holder, path)
+        finally:
+            holder.close()
+    finally:
+        plane.stop()
+        listener.close()
