@@ -19,8 +19,6 @@
 Messages say what to do next. None holds a key, a passphrase, a token, a plaintext or the bytes of a wrap.
 """
 
-# ruff: noqa: N818  (the names say the condition that a caller catches; each is an error by its base)
-
 from __future__ import annotations
 
 from collections.abc import Iterable

@@ -8,6 +8,7 @@ local:<16 hexadecimal digits: the name derived from the key>
 from __future__ import annotations
 
 import binascii
+import hmac
 import os
 from pathlib import Path
 from typing import Final
@@ -59,14 +60,13 @@ def _decode(line: bytearray, path: Path) -> bytearray:
     try:
         decoded = binascii.a2b_base64(line, strict_mode=True)
     except binascii.Error as error:
-        raise CredentialsInvalid(
-            f"the root key file {path} is damaged (base64): restore it from your backup"
-        ) from error
+        raise CredentialsInvalid(f"the root key file {path} is damaged (base64): restore it from a backup") from error
     root = bytearray(decoded)
+    again = binascii.b2a_base64(decoded, newline=False)
+    one_spelling = hmac.compare_digest(again, line)  # non-zero trailing bits decode too
     wipe(decoded)
-    if len(root) != ROOT_KEY_BYTES:
+    wipe(again)
+    if len(root) != ROOT_KEY_BYTES or not one_spelling:
         wipe(root)
-        raise CredentialsInvalid(
-            f"the root key file {path} does not hold {ROOT_KEY_BYTES} bytes: restore it from your backup"
-        )
+        raise CredentialsInvalid(f"the root key file {path} is damaged (base64): restore it from a backup")
     return root

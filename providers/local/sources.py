@@ -41,6 +41,15 @@ def current_id(options: LocalOptions, base: Path) -> str:
     return parse_parameters(_parameters(path), path)[1]
 
 
+def without_line_end(content: bytearray, source: str) -> bytearray:
+    """Cut the line end that editors and `echo` add, in place. Raises CredentialsInvalid when nothing is left."""
+    while content.endswith((b"\n", b"\r")):
+        del content[-1]
+    if not content:
+        raise CredentialsInvalid(f"{source} is empty: put the passphrase in it")
+    return content
+
+
 def _kek(root: bytearray) -> Kek:
     try:
         return Kek(root)
@@ -82,26 +91,17 @@ def _parameters(path: Path) -> bytearray:
 
 
 def _passphrase(options: LocalOptions, base: Path) -> bytearray:
-    """The passphrase without the line end that editors add."""
     if options.passphrase_env is not None:
         if (value := os.environb.get(options.passphrase_env.encode())) is None:
             raise NotFound(f"the environment variable {options.passphrase_env} is not set: set it to the passphrase")
-        return _without_line_end(bytearray(value), f"the environment variable {options.passphrase_env}")
+        return without_line_end(bytearray(value), f"the environment variable {options.passphrase_env}")
     if options.passphrase_credential is not None:
         path, handed_over = _credential(options.passphrase_credential), True
     else:
         assert options.passphrase_file is not None
         path, handed_over = base / options.passphrase_file, False
     content = read_private(path, "passphrase file", "restore it, or type it in again", handed_over=handed_over)
-    return _without_line_end(content, str(path))
-
-
-def _without_line_end(content: bytearray, source: str) -> bytearray:
-    while content.endswith((b"\n", b"\r")):
-        del content[-1]
-    if not content:
-        raise CredentialsInvalid(f"{source} is empty: put the passphrase in it")
-    return content
+    return without_line_end(content, str(path))
 
 
 def _credential(name: str) -> Path:
