@@ -1,0 +1,70 @@
+"""Names, and what choosing one imports."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from providers import ConfigurationInvalid, create, options_problems
+from providers.interface import Provider
+from providers.registry import BUILT, VOCABULARY
+
+ROOT = Path(__file__).parents[2]
+BASE = Path("/etc/keyside")
+SDKS = {"boto3", "botocore", "azure", "google", "pkcs11", "hvac", "cryptography"}
+
+
+@pytest.mark.parametrize("name", [name for name in VOCABULARY if name not in BUILT])
+def test_a_back_end_that_is_not_built_says_so(name: str) -> None:
+    problems = options_problems({"provider": name, "connection": {"slot": -1}, "tokenLabel": "x"}, BASE)
+    assert [problem.path for problem in problems] == ["hsm.provider", "hsm.connection.slot"]
+    assert problems[0].message == f"this release has no back end for {name} yet: it has {', '.join(BUILT)}"
+    with pytest.raises(ConfigurationInvalid, match=name):
+        create({"provider": name}, BASE)
+
+
+@pytest.mark.parametrize(
+    "hsm", [{}, {"provider": None}, {"provider": "local"}, {"provider": ["LOCAL"]}, {"provider": 3}]
+)
+def test_no_such_provider(hsm: dict[str, object]) -> None:
+    problems = options_problems(hsm, BASE)
+    assert [problem.path for problem in problems] == ["hsm.provider"]
+    assert "LOCAL" in problems[0].message
+
+
+def test_the_vocabulary_is_the_operators() -> None:
+    assert set(BUILT) <= set(VOCABULARY)
+    assert set(VOCABULARY) == {
+        "LOCAL", "AWS_KMS", "AZURE_KEY_VAULT", "GCP_KMS", "LUNA_HSM", "THALES_HSM", "VAULT_TRANSIT",
+    }  # fmt: skip
+
+
+def _imported_by(code: str) -> set[str]:
+    listing = f"import sys, json\nfrom pathlib import Path\n{code}\njson.dump(sorted(sys.modules), sys.stdout)"
+    done = subprocess.run([sys.executable, "-c", listing], capture_output=True, cwd=ROOT, check=True, text=True)
+    return set(json.loads(done.stdout))
+
+
+def test_importing_the_package_imports_no_back_end() -> None:
+    imported = _imported_by("import providers; providers.options_problems({'provider': 'AWS_KMS'}, Path('/'))")
+    assert not imported & SDKS
+    assert not any(name.startswith(entry.module) for name in imported for entry in BUILT.values())
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_creating_one_imports_that_one(name: str) -> None:
+    imported = _imported_by(f"import providers; providers.options_problems({{'provider': '{name}'}}, Path('/'))")
+    others = {entry.module for other, entry in BUILT.items() if other != name}
+    assert BUILT[name].module in imported
+    assert not imported & others
+
+
+def test_a_class_is_named_as_its_entry() -> None:
+    for name in BUILT:
+        provider = create({"provider": name}, BASE)
+        assert isinstance(provider, Provider)
+        assert provider.name == name
