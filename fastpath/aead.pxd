@@ -1,4 +1,4 @@
-"""AES-256-GCM, HMAC-SHA-256 and random nonces from a private OpenSSL whose every allocation lies in the secret arena."""
+"""AES-256-GCM, HMAC-SHA-256 and random nonces from a private OpenSSL that allocates from the secret arena alone."""
 
 from libc.stdint cimport uint8_t
 

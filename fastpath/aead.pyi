@@ -33,4 +33,7 @@ class BlindIndexKey:
     def __init__(self, key: Bytes) -> None:
         """`key`: 32 bytes. Raises ValueError for another length, MemoryError when the arena is full."""
     def index(self, context: Bytes, value: Bytes) -> bytes:
-        """HMAC-SHA-256(key, u32be(len(context)) || context || value), 32 bytes, not yet cut to the keyring's index_bits."""
+        """HMAC-SHA-256(key, u32be(len(context)) || context || value).
+
+        32 bytes: cutting them to the keyring's `index_bits` is the caller's part.
+        """

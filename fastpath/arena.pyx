@@ -1,10 +1,10 @@
 """The secret arena: see arena.pxd for its layout and its promises.
 
-The allocator. Requests up to 2032 bytes come from size classes: each thread keeps short lists of free blocks that only it
-touches, and fetches or returns several at once under one mutex; behind them lie slabs, runs of pages cut into blocks of one
-class. Larger requests are runs of pages. A 16-byte header in front of every block holds its size and a check value over
-size and address; a pointer that fails the check ends the process, for whatever wrote there may have taken a key with it.
-Free memory is always zero but for headers and list links.
+The allocator. Requests up to 2032 bytes come from size classes: each thread keeps short lists of free blocks that only
+it touches, and fetches or returns several at once under one mutex; behind them lie slabs, runs of pages cut into blocks
+of one class. Larger requests are runs of pages. A 16-byte header in front of every block holds its size and a check
+value over size and address; a pointer that fails the check ends the process, for whatever wrote there may have taken a
+key with it. Free memory is always zero but for headers and list links.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
@@ -63,8 +63,8 @@ cdef struct ThreadCache:
     uint16_t count[CLASSES]
 
 cdef struct Arena:
-    # Lies in memory that a child process sees as zeros: there `kind` is ARENA_CLOSED. Written by arena_open before any other
-    # thread can call; afterwards constant but for what is under `lock`.
+    # Lies in memory that a child process sees as zeros: there `kind` is ARENA_CLOSED. Written by arena_open before any
+    # other thread can call; afterwards constant but for what is under `lock`.
     ArenaKind kind
     Reservation map
     uint64_t secret                # makes header checks unforgeable by stray writes
@@ -78,7 +78,8 @@ cdef struct Arena:
     Page* pages                    # under `lock`
 
 cdef Arena* arena = NULL           # set once by arena_open
-cdef Reservation inherited         # a copy that a child can read, to know what it must forget
+cdef uint8_t* lowest = NULL        # copies of the reservation's bounds that a child can read, to know what to forget
+cdef uint8_t* beyond = NULL
 cdef bint fork_handled = False
 
 
@@ -118,7 +119,7 @@ cdef void forget_in_child() noexcept nogil:
     cdef uint8_t* value
     for key in range(<unsigned int>PTHREAD_KEYS_MAX):
         value = <uint8_t*>pthread_getspecific(key)
-        if value >= inherited.base and value < inherited.base + inherited.n:
+        if value >= lowest and value < beyond:
             pthread_setspecific(key, NULL)
 
 
@@ -165,7 +166,7 @@ cdef int prepare(Arena* a, size_t heap_bytes, size_t key_bytes, bint secretmem) 
 
 
 cdef int arena_open(size_t heap_bytes, size_t key_bytes, bint secretmem) noexcept nogil:
-    global arena
+    global arena, lowest, beyond
     cdef Arena* a
     cdef size_t n
     cdef int failure
@@ -181,7 +182,8 @@ cdef int arena_open(size_t heap_bytes, size_t key_bytes, bint secretmem) noexcep
     if failure != 0:
         unmap(a, n)
         return failure
-    inherited = a.map
+    lowest = a.map.base
+    beyond = a.map.base + a.map.n
     a.kind = ARENA_SECRETMEM if a.map.secretmem else ARENA_MLOCK
     arena = a
     return 0

@@ -3,7 +3,6 @@
 cdef extern from "<errno.h>" nogil:
     int errno
     enum:
-        EAGAIN
         EINVAL
         ENOMEM
         ENOSYS

@@ -10,7 +10,7 @@ import resource
 from typing import NamedTuple
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdint cimport uint8_t
+
 
 from fastpath.aead cimport (
     CRYPTO_NO_ALGORITHM,
@@ -23,7 +23,6 @@ from fastpath.aead cimport (
     crypto_init,
 )
 from fastpath.arena cimport (
-    ARENA_CLOSED,
     ARENA_SECRETMEM,
     arena_key_bytes,
     arena_kind,
@@ -31,21 +30,22 @@ from fastpath.arena cimport (
     arena_usable,
     secret_wipe,
 )
-from fastpath.linux cimport EAGAIN, ENOMEM, EPERM, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, errno, prctl
+from fastpath.linux cimport PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, errno, prctl
 from fastpath.mapping cimport page_bytes
 
 HEAP_BASE = 640 << 10    # OpenSSL's tables, the main thread's and the control plane's contexts
 HEAP_WORKER = 128 << 10  # a worker's cipher contexts, MAC context, random generator and thread cache
 LARGEST_CAPACITY = 1 << 31
+MOST_WORKERS = 1024
 CAP_IPC_LOCK = 14
 INITIAL_USER_NAMESPACE = 0xEFFFFFFD  # include/linux/proc_ns.h, PROC_USER_INIT_INO
 SHORTEST_WIPED = 16
 
 CRYPTO_FAILURES = {
-    <int>CRYPTO_NO_ALLOCATOR: "OpenSSL allocated memory before the secret arena was there; open it first in the process",
-    <int>CRYPTO_NO_MEMORY: "OpenSSL could not start inside the secret arena; report this with the OpenSSL version of the build",
-    <int>CRYPTO_NO_ALGORITHM: "the OpenSSL of this build has no AES-256-GCM or no HMAC; build against a complete OpenSSL 3",
-    <int>CRYPTO_WRONG_ANSWER: "OpenSSL failed its known-answer test; do not use this build or this machine for encryption",
+    <int>CRYPTO_NO_ALLOCATOR: "OpenSSL ran before the secret arena was there: call fastpath.memory.open() earlier",
+    <int>CRYPTO_NO_MEMORY: "OpenSSL could not start in the secret arena: report this, with the OpenSSL of the build",
+    <int>CRYPTO_NO_ALGORITHM: "this OpenSSL has no AES-256-GCM or no HMAC: build against a complete OpenSSL 3",
+    <int>CRYPTO_WRONG_ANSWER: "OpenSSL failed its known-answer test: do not encrypt with this build or this machine",
 }
 
 opened = None
@@ -66,8 +66,8 @@ class MemoryReport(NamedTuple):
 
 
 def heap_bytes_for(workers: int) -> int:
-    if workers < 0:
-        raise ValueError("workers is a count")
+    if not 0 <= workers <= MOST_WORKERS:
+        raise ValueError(f"workers is from 0 to {MOST_WORKERS}")
     return whole_pages(HEAP_BASE + workers * HEAP_WORKER)
 
 
@@ -106,16 +106,18 @@ def privileged() -> bool:
     return bool(int(status_field("CapEff"), 16) >> CAP_IPC_LOCK & 1)
 
 
-def limit_error(needed: int, failure: int) -> MemoryLimit:
+def refusal(needed: int, workers: int, failure: int) -> OSError:
     limit = lock_limit()
     locked = int(status_field("VmLck")) << 10
     kib = -(-(needed + locked) >> 10)
+    if limit == resource.RLIM_INFINITY or needed + locked <= limit or privileged():
+        return OSError(failure, f"cannot reserve {needed} bytes for keys: {os.strerror(failure)}")
     return MemoryLimit(
         failure,
         f"cannot lock {needed} bytes for keys: RLIMIT_MEMLOCK is {limit} bytes, of which {locked} are in use. "
-        f"Raise it to {kib << 10} bytes or more: LimitMEMLOCK={kib}K in the systemd unit, 'ulimit -l {kib}' in the shell, "
-        f"--ulimit memlock={kib << 10} for a container; or grant CAP_IPC_LOCK; or configure fewer cached keys "
-        f"({fitting(max(limit - locked, 0), 0)} fit at most)",
+        f"Raise it to {kib << 10} bytes or more (LimitMEMLOCK={kib}K in the systemd unit, 'ulimit -l {kib}' in a "
+        f"shell, '--ulimit memlock={kib << 10}' for a container), or grant CAP_IPC_LOCK, or cache fewer keys: "
+        f"{fitting(limit - locked, workers)} fit",
     )
 
 
@@ -130,10 +132,8 @@ def open(key_capacity: int, workers: int, *, secretmem: bool = True) -> MemoryRe
     heap_bytes = heap_bytes_for(workers)
     key_bytes = needed - heap_bytes
     failure = -arena_open(heap_bytes, key_bytes, secretmem)
-    if failure in (EAGAIN, ENOMEM, EPERM):
-        raise limit_error(needed, failure)
     if failure != 0:
-        raise OSError(failure, f"cannot reserve the secret arena: {os.strerror(failure)}")
+        raise refusal(needed, workers, failure)
     state = crypto_init()
     opened = MemoryReport(
         kind="memfd_secret" if arena_kind() == ARENA_SECRETMEM else "mlock",

@@ -36,6 +36,8 @@ cdef extern from "<openssl/evp.h>" nogil:
     int EVP_CipherInit_ex2(EVP_CIPHER_CTX* ctx, const EVP_CIPHER* cipher, const unsigned char* key,
                            const unsigned char* iv, int enc, const OSSL_PARAM* params)
     int EVP_CIPHER_CTX_get_params(EVP_CIPHER_CTX* ctx, OSSL_PARAM* params)
+    int EVP_EncryptUpdate(EVP_CIPHER_CTX* ctx, unsigned char* out, int* written, const unsigned char* data, int n)
+    int EVP_DecryptUpdate(EVP_CIPHER_CTX* ctx, unsigned char* out, int* written, const unsigned char* data, int n)
     int EVP_Cipher(EVP_CIPHER_CTX* ctx, unsigned char* out, const unsigned char* data, unsigned int n)
     EVP_MAC* EVP_MAC_fetch(OSSL_LIB_CTX* library, const char* algorithm, const char* properties)
     EVP_MAC_CTX* EVP_MAC_CTX_new(EVP_MAC* mac)

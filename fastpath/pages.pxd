@@ -17,8 +17,8 @@ cdef enum PageUse:
     PAGE_SLAB = 3     # many blocks of one size class
 
 cdef struct Page:
-    # Read and written under the arena's lock. For a free run only its first and last page are kept up to date; for a run in
-    # use, `use` and `first` of every page, the rest of the first page only.
+    # Read and written under the arena's lock. Of a free run only the first and the last page are kept up to date; of a
+    # run in use, `use` and `first` of every page and the rest of the first page.
     uint32_t first        # the run's first page
     uint32_t count        # pages in the run
     uint32_t previous     # neighbours in the list of free runs, or of a size class's slabs with room
@@ -29,7 +29,8 @@ cdef struct Page:
     uint8_t size_class
 
 cdef void pages_init(Page* pages, uint32_t total, uint32_t* free_runs) noexcept nogil
-cdef uint32_t pages_take(Page* pages, uint32_t* free_runs, uint32_t count, uint8_t use) noexcept nogil  # NO_PAGE when full
+# the run's first page; NO_PAGE when no free run is long enough
+cdef uint32_t pages_take(Page* pages, uint32_t* free_runs, uint32_t count, uint8_t use) noexcept nogil
 cdef void pages_give(Page* pages, uint32_t total, uint32_t* free_runs, uint32_t first) noexcept nogil
 cdef void list_push(Page* pages, uint32_t* head, uint32_t page) noexcept nogil
 cdef void list_remove(Page* pages, uint32_t* head, uint32_t page) noexcept nogil
