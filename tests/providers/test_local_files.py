@@ -7,7 +7,7 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -178,10 +178,16 @@ def test_a_file_that_cannot_be_read_is_named(
         read(key_file)
 
 
-async def test_every_damaged_byte_of_a_key_file_is_named_as_damage(key_file: Path) -> None:
-    good = key_file.read_bytes()
+def _damaged(path: Path) -> Iterator[int]:
+    """Flip a bit of each byte in turn."""
+    good = path.read_bytes()
     for offset in range(len(good)):
-        key_file.write_bytes(good[:offset] + bytes([good[offset] ^ 1]) + good[offset + 1 :])
+        path.write_bytes(good[:offset] + bytes([good[offset] ^ 1]) + good[offset + 1 :])
+        yield offset
+
+
+async def test_every_damaged_byte_of_a_key_file_is_named_as_damage(key_file: Path) -> None:
+    for _ in _damaged(key_file):
         provider = create({"provider": "LOCAL", "keyFile": "root.key"}, key_file.parent)
         with pytest.raises(CredentialsInvalid, match=r"root\.key"):
             await provider.initialize()

@@ -27,13 +27,15 @@ def test_a_back_end_that_is_not_built_says_so(name: str) -> None:
         create({"provider": name}, BASE)
 
 
-@pytest.mark.parametrize(
-    "hsm", [{}, {"provider": None}, {"provider": "local"}, {"provider": ["LOCAL"]}, {"provider": 3}]
-)
-def test_no_such_provider(hsm: dict[str, object]) -> None:
-    problems = options_problems(hsm, BASE)
+@pytest.mark.parametrize("name", [None, "", "local", ["LOCAL"], 3])
+def test_no_such_provider(name: object) -> None:
+    problems = options_problems({"provider": name, "keyFile": "cannot be judged"}, BASE)
     assert [problem.path for problem in problems] == ["hsm.provider"]
     assert "LOCAL" in problems[0].message
+
+
+def test_the_name_is_required() -> None:
+    assert [problem.path for problem in options_problems({}, BASE)] == ["hsm.provider"]
 
 
 def test_the_vocabulary_is_the_operators() -> None:
