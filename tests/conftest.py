@@ -20,12 +20,12 @@ tripwire_key = pytest.StashKey[int]()
 
 
 def native() -> str:
-    """The OpenSSL that the built extension carries inside itself, read from its bytes: importing it proves less."""
+    """The release of the OpenSSL inside the built extension, read from its bytes: it has no other face."""
     built = sorted((ROOT / "fastpath").glob("aead.*.so"))
     if not built:
         return "not built"
-    found = re.search(rb"OpenSSL \d+\.\d+\.\d+ +\d+ \w+ \d{4}", built[0].read_bytes())
-    return found.group().decode() if found else "no OpenSSL inside"
+    found = re.search(rb"\0(\d+\.\d+\.\d+)\0", built[0].read_bytes())
+    return f"OpenSSL {found[1].decode()}" if found else "no OpenSSL inside"
 
 
 def secret_memory() -> str:
@@ -47,7 +47,7 @@ def version(module: str) -> str:
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     header = [
-        f"keyside: native OpenSSL {native().removeprefix('OpenSSL ')}; memfd_secret {secret_memory()}; "
+        f"keyside: native {native()}; memfd_secret {secret_memory()}; "
         f"sanitizers {'on' if os.environ.get('KEYSIDE_SANITIZED') else 'off'}",
         f"kernel {platform.release()}, {len(os.sched_getaffinity(0))} CPUs, uid {os.getuid()}",
         ", ".join(
@@ -64,8 +64,8 @@ def alive(pid: str) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A segmentation fault ends pytest before it can report. faulthandler, which pytest enables, prints the stack; the next
-    # run says which test it was, so that nobody takes half a run for a whole one.
+    # A segmentation fault ends pytest before it can report. pytest's faulthandler prints the stack; the next run says which
+    # test it was, so that nobody takes half a run for a whole one.
     if TRIPWIRE.exists():
         pid, _, test = TRIPWIRE.read_text().partition(" ")
         if test.strip() and not alive(pid):
