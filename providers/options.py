@@ -145,12 +145,8 @@ def read(model: type[Options], hsm: Mapping[str, object]) -> tuple[Options | Non
 
 
 def _problems(error: ValidationError) -> Iterator[Problem]:
-    seen: set[Problem] = set()
     for item in error.errors(include_url=False, include_context=False, include_input=False):
-        problem = Problem(_path(item["loc"]), _message(item["type"], item["msg"]))
-        if problem not in seen:
-            seen.add(problem)
-            yield problem
+        yield Problem(_path(item["loc"]), _message(item["type"], item["msg"]))
 
 
 def _path(location: tuple[int | str, ...]) -> str:

@@ -63,7 +63,11 @@ class Scripted(Backend):
 
 async def test_callers_at_once_open_it_once() -> None:
     provider = Scripted()
-    await asyncio.gather(*(provider.wrap_key(bytes(32), CONTEXT) for _ in range(8)), provider.initialize())
+    provider.gate.clear()
+    callers = [asyncio.create_task(provider.wrap_key(bytes(32), CONTEXT)) for _ in range(8)]
+    await asyncio.sleep(0.01)
+    provider.gate.set()
+    await asyncio.gather(*callers, provider.initialize())
     assert provider.opened == 1
     await provider.close()
 
