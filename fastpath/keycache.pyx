@@ -1,7 +1,7 @@
 """The key cache; see keycache.pxd for who may touch what, and when."""
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
 from fastpath.aead cimport KEY_BYTES, random_bytes
@@ -10,6 +10,7 @@ from fastpath.atomics cimport (
     fetch_add_i64, fetch_add_u64, exchange_u8, load_acquire_ptr, load_acquire_u32, load_acquire_u64, load_relaxed_i64,
     load_relaxed_u64, store_release_ptr, store_release_u32, store_relaxed_i64, store_relaxed_u64,
 )
+from fastpath.mapping cimport map_unshared, unmap
 from fastpath.sockets cimport (
     EINVAL, ENOMEM, ENOSPC, pause_us, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
     write,
@@ -88,15 +89,28 @@ cdef bint cache_spend(Slot* slot, int64_t messages, bint* low) noexcept nogil:
 # Opening and closing
 
 
+cdef enum:
+    REFUSAL_BYTES = REFUSAL_SETS * REFUSAL_WAYS * sizeof(Refusal)
+
 cdef Table* new_table(uint32_t capacity) noexcept nogil:
     # at most half full with live entries, so that a probe always ends
     cdef uint32_t size = 16
     while size < 2 * <uint64_t>capacity:
         size *= 2
-    cdef Table* table = <Table*>calloc(1, sizeof(Table) + size * sizeof(uint32_t))
+    # mapped, not allocated: pages that no key has touched cost nothing, whatever the allocator writes into new blocks
+    cdef Table* table = <Table*>map_unshared(table_bytes(size))
     if table != NULL:
         table.mask = size - 1
     return table
+
+
+cdef inline size_t table_bytes(uint32_t size) noexcept nogil:
+    return sizeof(Table) + size * sizeof(uint32_t)
+
+
+cdef void free_table(Table* table) noexcept nogil:
+    if table != NULL:
+        unmap(table, table_bytes(table.mask + 1))
 
 
 cdef int cache_open(KeyCache* cache, uint32_t capacity, uint8_t* keys) noexcept nogil:
@@ -111,9 +125,9 @@ cdef int cache_open(KeyCache* cache, uint32_t capacity, uint8_t* keys) noexcept 
     pthread_mutex_init(&cache.refusal_lock, NULL)
     cache.capacity = capacity
     cache.keys = keys
-    cache.slots = <Slot*>calloc(capacity, sizeof(Slot))
-    cache.scopes = <Scope*>calloc(capacity, sizeof(Scope))
-    cache.refusals = <Refusal*>calloc(REFUSAL_SETS * REFUSAL_WAYS, sizeof(Refusal))
+    cache.slots = <Slot*>map_unshared(capacity * sizeof(Slot))
+    cache.scopes = <Scope*>map_unshared(capacity * sizeof(Scope))
+    cache.refusals = <Refusal*>map_unshared(REFUSAL_BYTES)
     cache.by_id = new_table(capacity)
     cache.by_name = new_table(capacity)
     if (cache.slots == NULL or cache.scopes == NULL or cache.refusals == NULL
@@ -140,11 +154,14 @@ cdef void cache_close(KeyCache* cache) noexcept nogil:
     if cache.scopes != NULL:
         for i in range(cache.scopes_used):
             free(cache.scopes[i].name)
-    free(cache.slots)
-    free(cache.scopes)
-    free(cache.refusals)
-    free(cache.by_id)
-    free(cache.by_name)
+    if cache.slots != NULL:
+        unmap(cache.slots, cache.capacity * sizeof(Slot))
+    if cache.scopes != NULL:
+        unmap(cache.scopes, cache.capacity * sizeof(Scope))
+    if cache.refusals != NULL:
+        unmap(cache.refusals, REFUSAL_BYTES)
+    free_table(cache.by_id)
+    free_table(cache.by_name)
     pthread_mutex_destroy(&cache.lock)
     pthread_mutex_destroy(&cache.refusal_lock)
     memset(cache, 0, sizeof(KeyCache))
@@ -223,8 +240,8 @@ cdef void rebuild_if_crowded(KeyCache* cache) noexcept nogil:
             store_release_ptr(<void**>&cache.by_name, fresh)
     if old_ids != NULL or old_names != NULL:
         await_workers(cache)
-        free(old_ids)
-        free(old_names)
+        free_table(old_ids)
+        free_table(old_names)
 
 
 # Removal, lock held
