@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
 
-from providers import Provider, WrappedKey
+from providers import Provider, WrapContext, WrappedKey
 from providers.backend import Backend
 
 Fault = Callable[[], Awaitable[None]]
@@ -47,14 +46,14 @@ class Rig(ABC):
         raise AssertionError("declare the row in not_applicable, with a reason")
 
     @contextmanager
-    def faulty(self, provider: Provider, fault: Fault) -> Any:
+    def faulty(self, provider: Provider, fault: Fault) -> Iterator[None]:
         """While it lasts every unwrap of `provider` meets `fault` where it would reach the back end."""
         assert isinstance(provider, Backend)
         good = provider._unwrap
 
-        async def unwrap(*arguments: Any) -> bytearray:
+        async def unwrap(wrapped: WrappedKey, context: WrapContext) -> bytearray:
             await fault()
-            return await good(*arguments)
+            return await good(wrapped, context)
 
         provider._unwrap = unwrap  # type: ignore[method-assign]  # the seam that every back end has
         try:

@@ -18,7 +18,7 @@ from providers import (
     WrappedKey,
 )
 from providers.backend import Backend
-from providers.options import Performance, RetryPolicy
+from providers.options import Performance
 
 CONTEXT = WrapContext(1, "users", None, "field")
 WRAPPED = WrappedKey("SCRIPTED", "kek", "none", b"")
@@ -32,7 +32,7 @@ class Scripted(Backend):
     lacks = dict.fromkeys(Capability, "a test")
 
     def __init__(self, timeout: int = 500) -> None:
-        super().__init__(Performance(requestTimeout=timeout, retryPolicy=RetryPolicy(maxRetries=1)))
+        super().__init__(Performance.model_validate({"requestTimeout": timeout, "retryPolicy": {"maxRetries": 1}}))
         self.opened = self.closed = 0
         self.refusals: list[Exception] = []
         self.gate = asyncio.Event()

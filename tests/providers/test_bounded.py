@@ -10,13 +10,13 @@ import pytest
 
 from providers import Denied, Throttled, Timeout, Unavailable
 from providers.bounded import FIRST_BACKOFF_SECONDS, BoundedCalls
-from providers.options import Performance, RetryPolicy
+from providers.options import Performance
 from tests.providers.rig import Failing
 
 
 def calls(timeout: int = 2000, retries: int = 3, multiplier: float = 2.0) -> BoundedCalls:
-    policy = RetryPolicy(maxRetries=retries, backoffMultiplier=multiplier)
-    return BoundedCalls("TEST", Performance(requestTimeout=timeout, retryPolicy=policy))
+    policy = {"maxRetries": retries, "backoffMultiplier": multiplier}
+    return BoundedCalls("TEST", Performance.model_validate({"requestTimeout": timeout, "retryPolicy": policy}))
 
 
 @pytest.fixture

@@ -42,7 +42,8 @@ def provider() -> Provider:
 
 
 def test_what_is_offered_comes_back_as_itself_and_what_is_not_as_none(provider: Provider) -> None:
-    assert provider.capability(Encrypts) is provider
+    encrypting: object = provider.capability(Encrypts)
+    assert encrypting is provider
     assert provider.capability(Signs) is None
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from providers import CredentialsInvalid, Denied, InputRefused, NotFound, ProviderError, Unavailable, create
-from providers.local import create_passphrase_key, create_root_key, private_file
+from providers.local import create_passphrase_key, create_root_key
 from providers.local.__main__ import main
 from providers.local.private_file import create_private, read_private
 
@@ -173,7 +173,7 @@ def test_a_file_that_cannot_be_read_is_named(
     def fail(*arguments: object) -> int:
         raise failure
 
-    monkeypatch.setattr(private_file.os, "open", fail)
+    monkeypatch.setattr("providers.local.private_file.os.open", fail)
     with pytest.raises(error, match=says):
         read(key_file)
 

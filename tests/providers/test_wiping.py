@@ -24,7 +24,7 @@ def test_bytes_are_zeroed_where_they_lie_and_nothing_else_is(length: int) -> Non
     wipe(secret)
     assert bytes(view) == bytes(length)
     assert len(secret) == length
-    assert (before, after) == neighbours
+    assert [before, after] == [bytes(neighbour) for neighbour in neighbours]
 
 
 def test_bytes_that_the_interpreter_shares_are_left_alone() -> None:
