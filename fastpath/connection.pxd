@@ -10,4 +10,3 @@ cdef void connection_close(Worker* w, Connection* c) noexcept nogil
 cdef void connections_reap(Worker* w) noexcept nogil
 cdef void connections_sweep(Worker* w) noexcept nogil
 cdef void record_latency(uint64_t* histogram, uint64_t ns, uint64_t count) noexcept nogil
-

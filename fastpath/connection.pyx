@@ -1,7 +1,7 @@
 """A connection: reading frames, writing responses, buffers for what is half done. A worker's own: no locks.
 
-Most connections own no buffer: whole frames are served from the worker's read buffer and answered from its response buffer.
-What passed through either is wiped afterwards.
+Most connections own no buffer: whole frames are served from the worker's read buffer and answered from its response
+buffer. What passed through either is wiped afterwards.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -16,8 +16,9 @@ from fastpath.mailbox cimport mailbox_put
 from fastpath.msgpack cimport be32
 from fastpath.parking cimport park_end
 from fastpath.plane cimport BUCKETS, EVENT_HTTP, OUT_BYTES, READ_BYTES, Connection, Event, Worker
-from fastpath.serve cimport CLOSING, NO_MEMORY, SERVED, reply_error, serve_frame
 from fastpath.protocol cimport BAD_REQUEST
+from fastpath.response cimport reply_error
+from fastpath.serve cimport CLOSING, NO_MEMORY, SERVED, serve_frame
 from fastpath.sockets cimport (
     EAGAIN, EINTR, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, MSG_DONTWAIT,
     MSG_NOSIGNAL, MSG_PEEK, close, epoll_set, errno, now_ns, recv, send,
@@ -263,7 +264,7 @@ cdef void decide(Worker* w, Connection* c) noexcept nogil:
 
 
 cdef void receive(Worker* w, Connection* c) noexcept nogil:
-    """One read, and all frames that are whole then. More is left to the next round: other connections have their turn."""
+    """One read, and all frames that are whole then. More waits for the next round: others have their turn."""
     cdef uint8_t* buffer = w.input
     cdef size_t room = READ_BYTES
     cdef ssize_t got

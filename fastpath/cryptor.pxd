@@ -20,4 +20,3 @@ cdef int envelope_seal(Cryptor* cryptor, EVP_CIPHER_CTX* cipher, size_t associat
 cdef int envelope_open(Cryptor* cryptor, EVP_CIPHER_CTX* cipher, size_t associated, const uint8_t* envelope, uint32_t n,
                        uint8_t* out) noexcept nogil
 cdef bint is_envelope(const uint8_t* p, uint32_t n) noexcept nogil
-

@@ -19,12 +19,14 @@ from fastpath.keycache cimport (
 from fastpath.mailbox cimport mailbox_close, mailbox_open, mailbox_put, mailbox_take, mailbox_take_all
 from fastpath.msgpack cimport put_array, put_bin
 from fastpath.plane cimport (
-    EVENT_HTTP, EVENT_KEY, EVENT_LOW, EVENT_SCOPE, LETTER_ADOPT, LETTER_COMPLETE, Event as NativeEvent, Letter, Plane, Worker,
+    EVENT_HTTP, EVENT_KEY, EVENT_LOW, EVENT_SCOPE, LETTER_ADOPT, LETTER_COMPLETE, Event as NativeEvent, Letter,
+    Plane, Worker,
 )
 from fastpath.protocol cimport ITEMS_MAX, NAME_MAX, OP_COUNT
 from fastpath.frame cimport valid_name
 from fastpath.sockets cimport (
-    ENOMEM, ENOSPC, close, now_ns, pause_us, pthread_create, pthread_join, pthread_setname_np, read, set_nonblocking, write,
+    ENOMEM, ENOSPC, close, now_ns, pause_us, pthread_create, pthread_join, pthread_setname_np, read,
+    set_nonblocking, write,
 )
 from fastpath.stats cimport collect
 from fastpath.worker cimport worker_free, worker_main, worker_new
@@ -310,7 +312,8 @@ cdef class DataPlane:
         p = name
         n = len(name)
         with nogil:
-            outcome = cache_install(&self.plane.cache, key_id, p, n, purpose, copy, now, now + ttl * 1000000, index_bytes)
+            outcome = cache_install(&self.plane.cache, key_id, p, n, purpose, copy, now, now + ttl * 1000000,
+                                    index_bytes)
             secret_wipe(copy, KEY_BYTES)
         if outcome == -ENOSPC:
             raise CacheFull("every slot of the key cache is in use: raise cache.keys and the lock limit")
@@ -411,7 +414,6 @@ cdef class DataPlane:
     def stats(self):
         self.check()
         return collect(&self.plane)
-
 
 
 def check_options(options):

@@ -53,7 +53,7 @@ cdef int parse_request(const uint8_t* body, size_t n, Request* request) noexcept
 cdef const uint8_t* read_context(const uint8_t* p, const uint8_t* end, Request* request,
                                  uint32_t* count, bint* good) noexcept nogil:
     cdef const uint8_t* data
-    cdef uint32_t length, i
+    cdef uint32_t length, _i
     if p == end:
         return NULL
     if not is_array(p[0]):
@@ -69,7 +69,7 @@ cdef const uint8_t* read_context(const uint8_t* p, const uint8_t* end, Request* 
         return NULL
     request.context_kind = CONTEXT_EACH
     request.context = p
-    for i in range(count[0]):
+    for _i in range(count[0]):
         p = read_blob(p, end, &data, &length)
         if p == NULL:
             return NULL
@@ -80,13 +80,13 @@ cdef const uint8_t* read_context(const uint8_t* p, const uint8_t* end, Request* 
 
 cdef const uint8_t* read_items(const uint8_t* p, const uint8_t* end, Request* request) noexcept nogil:
     cdef const uint8_t* data
-    cdef uint32_t length, i, present = 0
+    cdef uint32_t length, _i, present = 0
     p = read_array(p, end, &request.n_items)
     # an item takes at least a byte: a count that lies is refused before anything is done with it
     if p == NULL or request.n_items > <size_t>(end - p):
         return NULL
     request.items = p
-    for i in range(request.n_items):
+    for _i in range(request.n_items):
         p = read_blob(p, end, &data, &length)
         if p == NULL:
             return NULL
@@ -176,9 +176,9 @@ def parse(bytes body not None):
 
 cdef list blobs(const uint8_t* p, const uint8_t* end, uint32_t count):
     cdef const uint8_t* data
-    cdef uint32_t length, i
+    cdef uint32_t length, _i
     values = []
-    for i in range(count):
+    for _i in range(count):
         p = read_blob(p, end, &data, &length)
         values.append(None if data == NULL else data[:length])
     return values

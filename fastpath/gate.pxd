@@ -1,7 +1,7 @@
 """The policy gate: which peer may do which operation on which keyring, and how often.
 
-A Policy is immutable but for its rate buckets; the control plane swaps in a new one and frees the old when every worker has
-acknowledged (keycache.pxd, `removals`).
+A Policy is immutable but for its rate buckets; the control plane swaps in a new one and frees the old when every worker
+has acknowledged (keycache.pxd, `removals`).
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t

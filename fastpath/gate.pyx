@@ -33,7 +33,7 @@ cdef void policy_free(Policy* policy) noexcept nogil:
 
 
 cdef bint glob_matches(const char* glob, const uint8_t* name, uint32_t n) noexcept nogil:
-    """`*` any run of characters, `?` one byte, others themselves. Backtracks to the last `*` alone: quadratic at worst."""
+    """`*` any run of characters, `?` one byte, others themselves. Backtracks to the last `*` alone."""
     cdef uint32_t i = 0, mark = 0
     cdef const char* p = glob
     cdef const char* star = NULL

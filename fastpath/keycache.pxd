@@ -1,9 +1,10 @@
 """The key cache: data keys in packed 32-byte slots of the secret arena, their metadata in ordinary memory.
 
-Workers read without locks. One writer at a time (`lock`) changes it. What a writer takes away it first makes unreachable, then
-advances `removals` and waits until every worker has acknowledged the new number: a worker acknowledges between two connections,
-when it holds no slot, and wipes the cipher contexts of removed keys before it does. Only then is a slot wiped and reused.
-So a key in use is never evicted under its user, and after `cache_remove` returns no key schedule of it is left.
+Workers read without locks. One writer at a time (`lock`) changes it. What a writer takes away it first makes
+unreachable, then advances `removals` and waits until every worker has acknowledged the new number: a worker
+acknowledges between two connections, when it holds no slot, and wipes the cipher contexts of removed keys before it
+does. Only then is a slot wiped and reused. So a key in use is never evicted under its user, and after `cache_remove`
+returns no key schedule of it is left.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -18,11 +19,15 @@ cdef enum:
     MAX_WORKERS = 64
 
 cdef struct Slot:
-    # key_id, scope, purpose, index_bytes: written under the lock before the slot is published, constant while it is live.
-    # generation: odd while live, even while free; incremented under the lock at each change. Whoever made something from a slot
+    # key_id, scope, purpose, index_bytes: written under the lock before the slot is published, constant while it is
+    # live.
+    # generation: odd while live, even while free; incremented under the lock at each change. Whoever made something
+    # from a slot
     # keeps the number it saw and may use the thing only while the numbers are equal and odd.
-    # expires: stored by the writer, loaded by workers, relaxed. used_at: stored by workers, relaxed, at most ten times a second.
-    # budget: atomic add and subtract by workers and the writer; never spent below 0. low_mark: writer stores, workers load.
+    # expires: stored by the writer, loaded by workers, relaxed. used_at: stored by workers, relaxed, at most ten
+    # times a second.
+    # budget: atomic add and subtract by workers and the writer; never spent below 0. low_mark: writer stores, workers
+    # load.
     # low_told: atomic exchange by workers, cleared by the writer.
     uint64_t key_id
     int64_t budget
@@ -39,7 +44,8 @@ cdef struct Slot:
     uint8_t live
 
 cdef struct Scope:
-    # hash, name, name_len: as key_id above. generation: as above. active[purpose]: slot + 1, or 0; stored with release by
+    # hash, name, name_len: as key_id above. generation: as above. active[purpose]: slot + 1, or 0; stored with
+    # release by
     # the writer. keys: live slots of this scope, writer only.
     uint64_t hash
     char* name
@@ -50,7 +56,8 @@ cdef struct Scope:
     uint16_t name_len
 
 cdef struct Table:
-    # Open addressing; an entry is index + 1, 0 (never used) or TOMB. Entries are stored with release by the writer. A full
+    # Open addressing; an entry is index + 1, 0 (never used) or TOMB. Entries are stored with release by the writer. A
+    # full
     # rebuild makes a new table and swaps the pointer; the old one is freed after the workers have acknowledged.
     uint32_t mask
     uint32_t used       # entries that are not 0; writer only

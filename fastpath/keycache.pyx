@@ -12,13 +12,14 @@ from fastpath.atomics cimport (
 )
 from fastpath.mapping cimport map_unshared, unmap
 from fastpath.sockets cimport (
-    EINVAL, ENOMEM, ENOSPC, pause_us, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
-    write,
+    EINVAL, ENOMEM, ENOSPC, pause_us, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock,
+    pthread_mutex_unlock, write,
 )
 
 
 cdef inline uint64_t mix(uint64_t a, uint64_t b) noexcept nogil:
-    # the finalizer of MurmurHash3 over a keyed input: spreads, does not hide; the seed keeps peers from choosing collisions
+    # the finalizer of MurmurHash3 over a keyed input: spreads, does not hide; the seed keeps peers from choosing
+    # collisions
     a = (a ^ b) * <uint64_t>0xff51afd7ed558ccdu
     a = (a ^ (a >> 33)) * <uint64_t>0xc4ceb9fe1a85ec53u
     return a ^ (a >> 33)
@@ -217,7 +218,7 @@ cdef inline bint crowded(Table* table) noexcept nogil:
 
 
 cdef void rebuild_if_crowded(KeyCache* cache) noexcept nogil:
-    """Replace a table full of tombs by a clean one. Without memory the old one stays, slower, while it has a free entry."""
+    """Replace a table full of tombs by a clean one. Without memory the old one stays, and is slower."""
     cdef Table* old_ids = NULL
     cdef Table* old_names = NULL
     cdef Table* fresh

@@ -1,9 +1,9 @@
 """The map of the data plane: every struct that its modules share, with who writes it, who reads it and how.
 
-Threads: N workers, and the control plane (one thread at a time, holding the GIL, in dataplane.pyx). A worker owns its Worker and
-the Connections, Misses and Parked requests in it; nobody else touches them. What crosses threads is: the key cache and the policy
-pointer (release / acquire and acknowledgement, keycache.pxd), the mailboxes (a mutex each), counters (one writer, relaxed),
-and the control words of Plane (release / acquire).
+Threads: N workers, and the control plane (one thread at a time, holding the GIL, in dataplane.pyx). A worker owns its
+Worker and the Connections, Misses and Parked requests in it; nobody else touches them. What crosses threads is: the key
+cache and the policy pointer (release / acquire and acknowledgement, keycache.pxd), the mailboxes (a mutex each),
+counters (one writer, relaxed), and the control words of Plane (release / acquire).
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -59,7 +59,8 @@ cdef struct Letter:
     Peer peer
 
 cdef struct Mailbox:
-    # A queue of Events or Letters (both start with `next`). head, tail, count: under lock. event_fd: written after a put
+    # A queue of Events or Letters (both start with `next`). head, tail, count: under lock. event_fd: written after a
+    # put
     # into an empty queue.
     pthread_mutex_t lock
     void* head
@@ -212,7 +213,8 @@ cdef struct Worker:
     Counters counters
 
 cdef struct Plane:
-    # limits, workers, n_workers, listen_fd, hello: constant after start. policy: swapped with release by the control plane.
+    # limits, workers, n_workers, listen_fd, hello: constant after start. policy: swapped with release by the control
+    # plane.
     # draining, stopping: stored with release by the control plane. connections: atomic.
     KeyCache cache
     Policy* policy

@@ -10,6 +10,4 @@ cdef enum Served:
 
 cdef int serve_frame(Worker* w, Connection* c, const uint8_t* frame, size_t n) noexcept nogil
 cdef int serve_parked(Worker* w, Parked* parked) noexcept nogil
-cdef int reply_error(Worker* w, uint32_t request_id, int code) noexcept nogil
 cdef uint32_t request_id_of(const uint8_t* frame, size_t n) noexcept nogil
-cdef const char* code_message(int code) noexcept nogil

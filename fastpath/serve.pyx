@@ -1,12 +1,13 @@
-"""One request: gate, keys, cryptography, response. Called by a worker; everything lands in the worker's response buffer.
+"""One request: gate, keys, cryptography, response. Called by a worker; everything lands in the worker's response
+buffer.
 
 Reads like docs/spec/wire.md. A request either is answered, or meets data keys that are not cached: then nothing of its
 response is kept, it is parked, and run again from the start when the control plane has settled the keys.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
-from libc.string cimport memcmp, memcpy, memmove, memset, strlen
+from libc.stdlib cimport malloc
+from libc.string cimport memcmp, memcpy, memmove, memset
 
 from fastpath.aead cimport EVP_CIPHER_CTX
 from fastpath.arena cimport secret_wipe
@@ -22,18 +23,18 @@ from fastpath.keycache cimport (
     NO_SCOPE, NO_SLOT, KeyCache, Slot, cache_find_key, cache_find_scope, cache_refused, cache_spend,
 )
 from fastpath.mailbox cimport mailbox_put
-from fastpath.msgpack cimport be64, put_array, put_be32, put_bin, put_str, put_uint32, read_blob
+from fastpath.msgpack cimport be64, put_array, put_bin, put_uint32, read_blob
 from fastpath.parking cimport park_begin, park_end, park_on
 from fastpath.plane cimport EVENT_LOW, Connection, Event, Parked, Worker
+from fastpath.response cimport HEAD_BYTES, finish_frame, reply_error, reply_hello, reserve, rewind
 from fastpath.protocol cimport (
-    BAD_REQUEST, DENIED, ENVELOPE_OVERHEAD, FIELD, INDEX, INTERNAL, INVALID_CIPHERTEXT, ITEM_GROWTH, KMS_UNAVAILABLE,
+    BAD_REQUEST, DENIED, ENVELOPE_OVERHEAD, FIELD, INDEX, INTERNAL, INVALID_CIPHERTEXT, ITEM_GROWTH,
     OP_BLIND_INDEX, OP_DECRYPT, OP_ENCRYPT, OP_HELLO, OVERLOADED, PARTIAL, RATE_LIMITED, SEALED_AT, SHUTTING_DOWN,
     UNKNOWN_KEYRING,
 )
 
 
 cdef enum:
-    HEAD_BYTES = 16          # length, array head, id, status, array head at their longest
     USED_STEP = 100000000    # ns: how exact `used_at` is
 
 
@@ -61,92 +62,6 @@ cdef struct KeyView:
     EVP_CIPHER_CTX* cipher
 
 
-# The response buffer
-
-
-cdef bint reserve(Worker* w, size_t n) noexcept nogil:
-    """Room for n more bytes in w.out; False without memory."""
-    cdef size_t room = w.out_room
-    cdef uint8_t* larger
-    if w.out_room - w.out_n >= n:
-        return True
-    while room - w.out_n < n:
-        room *= 2
-    larger = <uint8_t*>malloc(room)
-    if larger == NULL:
-        return False
-    memcpy(larger, w.out, w.out_n)
-    secret_wipe(w.out, w.out_n)
-    free(w.out)
-    w.out = larger
-    w.out_room = room
-    return True
-
-
-cdef void rewind(Worker* w, size_t n) noexcept nogil:
-    secret_wipe(w.out + n, w.out_n - n)
-    w.out_n = n
-
-
-cdef void finish_frame(Worker* w, size_t start) noexcept nogil:
-    put_be32(w.out + start, <uint32_t>(w.out_n - start - 4))
-
-
-cdef int reply_error(Worker* w, uint32_t request_id, int code) noexcept nogil:
-    """Append [id, code, message]."""
-    cdef const char* message = code_message(code)
-    cdef uint32_t n = <uint32_t>strlen(message)
-    cdef size_t start = w.out_n
-    if not reserve(w, HEAD_BYTES + 2 + n):
-        return NO_MEMORY
-    w.out_n += 4
-    w.out_n += put_array(w.out + w.out_n, 3)
-    w.out_n += put_uint32(w.out + w.out_n, request_id)
-    w.out_n += put_uint32(w.out + w.out_n, code)
-    w.out_n += put_str(w.out + w.out_n, n)
-    memcpy(w.out + w.out_n, message, n)
-    w.out_n += n
-    finish_frame(w, start)
-    bump_u64(&w.counters.failed_requests[code], 1)
-    return SERVED
-
-
-cdef const char* code_message(int code) noexcept nogil:
-    """What to do next; under 256 bytes each, the same for everybody."""
-    if code == BAD_REQUEST:
-        return b"malformed request or a limit exceeded: compare it with docs/spec/wire.md"
-    if code == DENIED:
-        return b"this peer may not do this on this keyring: extend policy.peers in the sidecar's configuration"
-    if code == UNKNOWN_KEYRING:
-        return b"no such keyring, or a partition is missing or not allowed: see 'keyside keyring list'"
-    if code == RATE_LIMITED:
-        return b"over this peer's rate: slow down, or raise the rate in policy.peers"
-    if code == OVERLOADED:
-        return b"too many requests wait for data keys: try again after a pause"
-    if code == KMS_UNAVAILABLE:
-        return b"the data key is not cached and the key service did not answer in time: try again"
-    if code == SHUTTING_DOWN:
-        return b"the sidecar is shutting down: try again on a new connection"
-    if code == INTERNAL:
-        return b"a defect or damaged key record: the sidecar's log has the details"
-    return b"the data key that is needed cannot be used: see the status code in docs/spec/wire.md"
-
-
-cdef int reply_hello(Worker* w, uint32_t request_id) noexcept nogil:
-    cdef size_t start = w.out_n
-    if not reserve(w, HEAD_BYTES + w.plane.hello_n):
-        return NO_MEMORY
-    w.out_n += 4
-    w.out_n += put_array(w.out + w.out_n, 3)
-    w.out_n += put_uint32(w.out + w.out_n, request_id)
-    w.out[w.out_n] = 0
-    w.out_n += 1
-    memcpy(w.out + w.out_n, w.plane.hello, w.plane.hello_n)
-    w.out_n += w.plane.hello_n
-    finish_frame(w, start)
-    return SERVED
-
-
 # Entry
 
 
@@ -156,15 +71,19 @@ cdef int serve_frame(Worker* w, Connection* c, const uint8_t* frame, size_t n) n
     cdef int parsed = parse_request(frame, n, &r)
     cdef int outcome
     if parsed != PARSED:
-        outcome = reply_error(w, r.id, BAD_REQUEST)
-        return CLOSING if parsed == REFUSED_CLOSE and outcome == SERVED else outcome
+        outcome = refuse(w, &r, BAD_REQUEST)
+        return CLOSING if outcome == SERVED and parsed == REFUSED_CLOSE else outcome
     bump_u64(&w.counters.requests[r.op], 1)
     bump_u64(&w.counters.items[r.op], r.n_items)
     if r.op == OP_HELLO:
-        return reply_hello(w, r.id)
+        return SERVED if reply_hello(w, r.id) else NO_MEMORY
     if load_acquire_int(&w.plane.draining):
-        return reply_error(w, r.id, SHUTTING_DOWN)
+        return refuse(w, &r, SHUTTING_DOWN)
     return serve(w, c, frame, n, &r, NULL)
+
+
+cdef int refuse(Worker* w, Request* r, int code) noexcept nogil:
+    return SERVED if reply_error(w, r.id, code) else NO_MEMORY
 
 
 cdef int serve_parked(Worker* w, Parked* parked) noexcept nogil:
@@ -184,7 +103,7 @@ cdef int serve(Worker* w, Connection* c, const uint8_t* frame, size_t n, Request
     cdef Task t
     cdef int code = admit(w, c, r, parked)
     if code:
-        return reply_error(w, r.id, code)
+        return refuse(w, r, code)
     memset(&t, 0, sizeof(Task))
     t.w = w
     t.c = c
@@ -221,7 +140,7 @@ cdef int conclude(Task* t) noexcept nogil:
     cdef Worker* w = t.w
     if t.refusal:
         rewind(w, t.start)
-        return reply_error(w, t.r.id, t.refusal)
+        return refuse(w, t.r, t.refusal)
     if t.missing:
         rewind(w, t.start)
         return WAITING
@@ -297,7 +216,7 @@ cdef void miss(Task* t, uint8_t kind, uint64_t key_id, uint64_t wanted) noexcept
 
 
 cdef uint32_t require_active(Task* t, uint8_t purpose, uint64_t messages) noexcept nogil:
-    """The active key with so many messages taken from its budget; NO_SLOT when the request has to wait or is refused."""
+    """The active key, so many messages taken from its budget; NO_SLOT: the request waits or is refused."""
     cdef KeyCache* cache = &t.w.plane.cache
     cdef uint32_t slot = active_slot(t, purpose)
     cdef bint low = False
@@ -379,7 +298,7 @@ cdef void encrypt(Task* t) noexcept nogil:
     cdef Worker* w = t.w
     cdef Request* r = t.r
     cdef uint32_t slot = require_active(t, FIELD, r.n_present)
-    cdef uint32_t i, n, context_n
+    cdef uint32_t _i, n, context_n
     cdef const uint8_t* p = r.items
     cdef const uint8_t* contexts = r.context
     cdef const uint8_t* value
@@ -395,7 +314,7 @@ cdef void encrypt(Task* t) noexcept nogil:
         return
     cryptor_header(&w.cryptor, w.plane.cache.slots[slot].key_id)
     associated = cryptor_bind(&w.cryptor, r.context, r.context_len)
-    for i in range(r.n_items):
+    for _i in range(r.n_items):
         p = read_blob(p, r.end, &value, &n)
         if r.context_kind == CONTEXT_EACH:
             contexts = read_blob(contexts, r.end, &context, &context_n)
@@ -414,7 +333,7 @@ cdef void decrypt(Task* t) noexcept nogil:
     cdef Worker* w = t.w
     cdef Request* r = t.r
     cdef KeyView view
-    cdef uint32_t i, n, context_n
+    cdef uint32_t _i, n, context_n
     cdef const uint8_t* p = r.items
     cdef const uint8_t* contexts = r.context
     cdef const uint8_t* value
@@ -423,7 +342,7 @@ cdef void decrypt(Task* t) noexcept nogil:
     view.valid = False
     if r.context_kind != CONTEXT_EACH:
         associated = cryptor_bind(&w.cryptor, r.context, r.context_len)
-    for i in range(r.n_items):
+    for _i in range(r.n_items):
         p = read_blob(p, r.end, &value, &n)
         if r.context_kind == CONTEXT_EACH:
             contexts = read_blob(contexts, r.end, &context, &context_n)
@@ -438,7 +357,8 @@ cdef void decrypt(Task* t) noexcept nogil:
             return
 
 
-cdef inline void open_item(Task* t, KeyView* view, size_t associated, const uint8_t* envelope, uint32_t n) noexcept nogil:
+cdef inline void open_item(Task* t, KeyView* view, size_t associated, const uint8_t* envelope,
+                           uint32_t n) noexcept nogil:
     """Append the plaintext of one envelope, or its error code."""
     cdef Worker* w = t.w
     cdef uint64_t key_id = be64(envelope + 2)
@@ -467,7 +387,7 @@ cdef void index(Task* t) noexcept nogil:
     cdef Worker* w = t.w
     cdef Request* r = t.r
     cdef uint32_t slot = require_active(t, INDEX, r.n_present)
-    cdef uint32_t i, n, context_n
+    cdef uint32_t _i, n, context_n
     cdef uint32_t size
     cdef const uint8_t* p = r.items
     cdef const uint8_t* contexts = r.context
@@ -477,7 +397,7 @@ cdef void index(Task* t) noexcept nogil:
     if slot == NO_SLOT:
         return
     size = w.plane.cache.slots[slot].index_bytes
-    for i in range(r.n_items):
+    for _i in range(r.n_items):
         p = read_blob(p, r.end, &value, &n)
         contexts = next_context(t, contexts, &context, &context_n)
         if value == NULL:
@@ -491,13 +411,12 @@ cdef void index(Task* t) noexcept nogil:
 
 
 cdef void reencrypt(Task* t) noexcept nogil:
-    """Open under the envelope's key, seal under the active one. What is under the active key already comes back as it is."""
+    """Open under the envelope's key, seal under the active one; what is under the active one comes back as it is."""
     cdef Worker* w = t.w
     cdef Request* r = t.r
     cdef uint32_t slot = require_active(t, FIELD, r.n_present)
     cdef Slot* active
-    cdef uint32_t sealed = 0
-    cdef uint32_t i, n, context_n
+    cdef uint32_t _i, n, context_n, sealed = 0
     cdef const uint8_t* p = r.items
     cdef const uint8_t* contexts = r.context
     cdef const uint8_t* value
@@ -507,7 +426,7 @@ cdef void reencrypt(Task* t) noexcept nogil:
     if t.refusal:
         return
     active = NULL if slot == NO_SLOT else &w.plane.cache.slots[slot]
-    for i in range(r.n_items):
+    for _i in range(r.n_items):
         p = read_blob(p, r.end, &value, &n)
         contexts = next_context(t, contexts, &context, &context_n)
         if value == NULL:
@@ -523,8 +442,8 @@ cdef void reencrypt(Task* t) noexcept nogil:
         fetch_add_i64(&active.budget, r.n_present - sealed)
 
 
-cdef uint32_t reseal_item(Task* t, KeyView* view, Slot* active, uint32_t slot, size_t associated, const uint8_t* envelope,
-                          uint32_t n) noexcept nogil:
+cdef uint32_t reseal_item(Task* t, KeyView* view, Slot* active, uint32_t slot, size_t associated,
+                          const uint8_t* envelope, uint32_t n) noexcept nogil:
     """Append the item's new envelope; how many messages that took: 1 or 0."""
     cdef Worker* w = t.w
     cdef size_t start = w.out_n
@@ -584,4 +503,3 @@ cdef void move_failure(Worker* w, size_t start) noexcept nogil:
     cdef size_t n = w.out_n - at
     memmove(w.out + start, w.out + at, n)
     w.out_n = start + n
-

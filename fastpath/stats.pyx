@@ -4,7 +4,6 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from fastpath.atomics cimport load_relaxed_u64
 from fastpath.plane cimport BUCKETS, Counters, Plane
-from fastpath.protocol cimport OP_COUNT
 
 OPERATIONS = ("hello", "encrypt", "decrypt", "blind_index", "reencrypt")
 

@@ -1,10 +1,12 @@
-"""A worker: one thread, one epoll instance, its own connections. It never takes the GIL and never waits for anything else."""
+"""A worker: one thread, one epoll instance, its own connections. It never takes the GIL and never waits for anything
+else.
+"""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
-from fastpath.arena cimport arena_thread_exit, secret_wipe
+from fastpath.arena cimport arena_thread_exit
 from fastpath.atomics cimport (
     bump_u64, fetch_add_u64, load_acquire_int, load_acquire_u64, load_relaxed_u64, store_release_u64,
 )
@@ -20,7 +22,8 @@ from fastpath.plane cimport (
     EVENTS_AT_ONCE, LETTER_ADOPT, LETTER_COMPLETE, OUT_BYTES, READ_BYTES, Connection, Letter, Parked, Plane, Worker,
 )
 from fastpath.protocol cimport KMS_UNAVAILABLE
-from fastpath.serve cimport NO_MEMORY, WAITING, reply_error, request_id_of, serve_parked
+from fastpath.response cimport reply_error
+from fastpath.serve cimport NO_MEMORY, WAITING, request_id_of, serve_parked
 from fastpath.sockets cimport (
     EINTR, EMFILE, ENFILE, EPOLLEXCLUSIVE, EPOLLIN, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, accept_connection,
     block_signals, close, epoll_create1, epoll_event, epoll_set, epoll_wait, errno, now_ns, peer_groups, peer_identity,
@@ -128,10 +131,10 @@ cdef inline void acknowledge(Worker* w) noexcept nogil:
 
 
 cdef void accept_some(Worker* w) noexcept nogil:
-    cdef int i, fd
+    cdef int _i, fd
     if load_acquire_int(&w.plane.draining):
         return
-    for i in range(ACCEPTS_AT_ONCE):
+    for _i in range(ACCEPTS_AT_ONCE):
         fd = accept_connection(w.plane.listen_fd)
         if fd < 0:
             if errno == EMFILE or errno == ENFILE:
@@ -144,7 +147,7 @@ cdef void accept_some(Worker* w) noexcept nogil:
 
 
 cdef void refuse_for_descriptors(Worker* w) noexcept nogil:
-    """Out of descriptors: give up the spare one to accept and close, so that the peer learns at once and nobody spins."""
+    """Out of descriptors: give up the spare one to accept and close, so that the peer learns at once."""
     cdef int fd
     if w.spare_fd >= 0:
         close(w.spare_fd)
