@@ -117,7 +117,7 @@ class Vault:
 
 
 class Twin:
-    """One listening twin: `requests` and `connections` tell what clients did, `faults` is the queue of faults to come."""
+    """One listening twin: `requests` and `connections` tell what clients did, `faults` is the queue of faults."""
 
     def __init__(self, path: str | Path, max_frame: int = frames.MAX_FRAME) -> None:
         self.path = str(path)
