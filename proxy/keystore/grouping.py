@@ -49,7 +49,7 @@ class GroupedTransactions:
         self._thread.start()
 
     async def run(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` inside a transaction, return once that is committed. Raises KeystoreError, or what `work` raises."""
+        """Run `work` in a transaction and return once that is committed. Raises KeystoreError, or as `work` does."""
         job = _Job(work, asyncio.get_running_loop().create_future())
         with self._lock:
             if self._closed:

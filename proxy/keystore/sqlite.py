@@ -1,4 +1,4 @@
-"""The SQLite dialect: how to connect, what each failure means, and the file it lives in. Nothing else here knows SQLite.
+"""The SQLite dialect: how to connect, what each failure means, and the file it lives in. No other module knows it.
 
 Write-ahead log and synchronous=FULL: a transaction that was committed survives the loss of power.
 """
@@ -43,7 +43,7 @@ class SqliteFile:
         self._identity: tuple[int, int] | None = None
 
     def check_custody(self) -> None:
-        """Raise KeystoreMissing, KeystoreExposed or KeystoreReadOnly unless the file is there, ours alone and writable."""
+        """Raise KeystoreMissing, KeystoreExposed, KeystoreReadOnly unless it is there, ours alone and writable."""
         folder = self.path.parent
         try:
             _refuse_exposed(folder, folder.stat())
@@ -61,7 +61,8 @@ class SqliteFile:
         for place in (folder, self.path):
             if not os.access(place, os.W_OK, effective_ids=True):
                 raise KeystoreReadOnly(
-                    f"{place} cannot be written by uid {os.geteuid()}: change its owner or mode, or remount it read-write"
+                    f"{place} cannot be written by uid {os.geteuid()}: change its owner or mode, or remount "
+                    "it read-write"
                 )
         self._identity = (found.st_dev, found.st_ino)
 
@@ -137,7 +138,8 @@ _MEANING: Final[dict[int, tuple[type[KeystoreError], str]]] = {
     sqlite3.SQLITE_LOCKED: (KeystoreLocked, "the keystore {path} is locked by another connection: try again"),
     sqlite3.SQLITE_READONLY: (
         KeystoreReadOnly,
-        "the keystore {path} cannot be written: remount its volume read-write, or give the file back to the sidecar's uid",
+        "the keystore {path} cannot be written: remount its volume read-write, or give the file back "
+        "to the sidecar's uid",
     ),
     sqlite3.SQLITE_FULL: (KeystoreFull, "no space is left for the keystore {path}: free some on its volume"),
     sqlite3.SQLITE_CORRUPT: (KeystoreCorrupt, _DAMAGED),
@@ -148,7 +150,8 @@ _MEANING: Final[dict[int, tuple[type[KeystoreError], str]]] = {
 def _refuse_exposed(place: Path, found: os.stat_result) -> None:
     if found.st_uid not in (os.geteuid(), 0):
         raise KeystoreExposed(
-            f"{place} belongs to uid {found.st_uid}, not to uid {os.geteuid()} that runs the sidecar: chown it, or run as it"
+            f"{place} belongs to uid {found.st_uid}, not to uid {os.geteuid()} that runs the sidecar: "
+            "chown it, or run as that user"
         )
     if found.st_mode & 0o022:
         raise KeystoreExposed(

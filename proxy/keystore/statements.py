@@ -1,4 +1,4 @@
-"""What is read and written, statement by statement, inside a transaction that the caller began. No dialect's own SQL."""
+"""What is read and written, inside a transaction that the caller began. No dialect's own SQL."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -77,7 +77,7 @@ def count_keys(connection: Connection) -> dict[str, int]:
         .outerjoin_from(keyrings, data_keys, data_keys.c.keyring_id == keyrings.c.id)
         .group_by(keyrings.c.name)
     )
-    return {name: count for name, count in connection.execute(counted)}
+    return {row[0]: row[1] for row in connection.execute(counted)}
 
 
 def read_key(connection: Connection, key_id: int) -> DataKey | None:
@@ -125,8 +125,8 @@ def insert_active(connection: Connection, key: DataKey) -> None:
 
 
 def lease(connection: Connection, key_id: int, messages: int, limit: int) -> int:
-    """Grant up to `messages` of what is left of `limit` to an active key, and count them. Returns how many, 0 for none."""
-    leased = connection.scalar(
+    """Grant an active key up to `messages` of what is left of `limit`, and count them. Returns how many."""
+    leased: int | None = connection.scalar(
         select(data_keys.c.messages_leased)
         .where(data_keys.c.id == key_id, data_keys.c.state == KeyState.ACTIVE.value)
         .with_for_update()

@@ -23,8 +23,9 @@ DEFAULT_BUSY_TIMEOUT = 2.0
 class Keystore:
     """Keyrings, data keys and their wraps, on disk. Made by `open`.
 
-    Every write returns once it is durable: committed and flushed. Reads see every write that has returned. Methods may be
-    called from any event loop. Besides what each says, all raise KeystoreUnavailable, KeystoreCorrupt and KeystoreClosed.
+    Every write returns once it is durable: committed and flushed. Reads see every write that has returned. Methods may
+    be called from any event loop. Besides what each says, all raise KeystoreUnavailable, KeystoreMissing,
+    KeystoreCorrupt and KeystoreClosed.
     """
 
     def __init__(self, database: SqliteFile, engine: Engine, resources: ExitStack) -> None:
@@ -52,10 +53,9 @@ class Keystore:
                 resources.callback(InstanceLock(database.path).release)
             engine = database.engine()
             resources.callback(engine.dispose)
-            with database.failures(), engine.connect().execution_options(**{WRITES: True}) as connection:
-                with connection.begin():
-                    database.search_damage(connection)
-                    bring_up_to_date(connection, create=create)
+            with _transaction(database, engine, writes=True) as connection:
+                database.search_damage(connection)
+                bring_up_to_date(connection, create=create)
             return cls(database, engine, resources.pop_all())
 
     async def create_keyring(
@@ -130,9 +130,15 @@ class Keystore:
 
     @contextmanager
     def _begin(self, *, writes: bool) -> Iterator[Connection]:
-        with self._database.failures(), self._engine.connect() as plain:
-            connection = plain.execution_options(**{WRITES: writes})
-            with connection.begin():
-                if writes:
-                    self._database.check_in_place()
-                yield connection
+        if writes:
+            self._database.check_in_place()
+        with _transaction(self._database, self._engine, writes=writes) as connection:
+            yield connection
+
+
+@contextmanager
+def _transaction(database: SqliteFile, engine: Engine, *, writes: bool) -> Iterator[Connection]:
+    with database.failures(), engine.connect() as connection:
+        connection.execution_options(**{WRITES: writes})
+        with connection.begin():
+            yield connection

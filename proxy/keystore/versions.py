@@ -1,7 +1,7 @@
 """From an empty or older database to the schema of this release."""
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, insert, inspect, select
 
@@ -12,7 +12,7 @@ MIGRATIONS: Final = Path(__file__).with_name("migrations")
 
 
 def found_version(connection: Connection) -> str | None:
-    """The schema's version, None for an empty database. Raises KeystoreCorrupt for a database that is something else."""
+    """The schema's version, None for an empty database. Raises KeystoreCorrupt for one that is something else."""
     tables = inspect(connection).get_table_names()
     if not tables:
         return None
@@ -40,8 +40,8 @@ def bring_up_to_date(connection: Connection, *, create: bool) -> None:
         create_schema(connection)
     elif version > SCHEMA_VERSION:
         raise KeystoreTooNew(
-            f"the keystore has schema {version} and this release knows {SCHEMA_VERSION}: run the release that wrote it, "
-            "or a newer one"
+            f"the keystore has schema {version} and this release knows {SCHEMA_VERSION}: run the release that wrote "
+            "it, or a newer one"
         )
     elif version < SCHEMA_VERSION:
         migrate(connection)
@@ -57,7 +57,7 @@ def migrate(connection: Connection, target: str = SCHEMA_VERSION, folder: Path =
 
     scripts = ScriptDirectory(str(folder))
 
-    def steps(revision: object, context: MigrationContext) -> list[RevisionStep]:
+    def steps(revision: Any, context: MigrationContext) -> list[RevisionStep]:
         return scripts._upgrade_revs(target, revision)
 
     with EnvironmentContext(Config(), scripts, fn=steps) as environment:
