@@ -10,7 +10,7 @@ together are a scope. A data key belongs for ever to one scope and one purpose a
 
 import re
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
 from typing import Final, Self
 
@@ -22,6 +22,11 @@ MAX_PARTITION_BYTES: Final = 128
 
 _KEYRING_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def utc_now() -> datetime:
+    """This instant, aware, in UTC: every timestamp that is stored."""
+    return datetime.now(UTC)
 
 
 class KeyringError(ValueError):

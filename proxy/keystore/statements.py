@@ -1,7 +1,6 @@
 """What is read and written, inside a transaction that the caller began. No dialect's own SQL."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, func, insert, select, update
@@ -34,11 +33,6 @@ _KEY = (
     .outerjoin(wraps, wraps.c.data_key_id == data_keys.c.id)
     .order_by(wraps.c.created_at, wraps.c.provider, wraps.c.kek)
 )
-
-
-def now() -> datetime:
-    """This instant, UTC."""
-    return datetime.now(UTC)
 
 
 def insert_keyring(connection: Connection, keyring: Keyring) -> Keyring:

@@ -9,7 +9,7 @@ from typing import Self
 
 from sqlalchemy import Connection, Engine, make_url
 
-from proxy.keyring import DEFAULT_INDEX_BITS, SUITE_AES_256_GCM, DataKey, Keyring, KeyState, Purpose, Scope
+from proxy.keyring import DEFAULT_INDEX_BITS, SUITE_AES_256_GCM, DataKey, Keyring, KeyState, Purpose, Scope, utc_now
 from proxy.keystore import statements
 from proxy.keystore.grouping import GroupedTransactions
 from proxy.keystore.instance import InstanceLock
@@ -62,7 +62,7 @@ class Keystore:
         self, name: str, *, partitioned: bool = False, index_bits: int = DEFAULT_INDEX_BITS
     ) -> Keyring:
         """Make a keyring. Raises KeyringExists; InvalidName or InvalidKeyring (proxy.keyring) for bad properties."""
-        keyring = Keyring(name, partitioned, index_bits, SUITE_AES_256_GCM, statements.now())
+        keyring = Keyring(name, partitioned, index_bits, SUITE_AES_256_GCM, utc_now())
         return await self._writer.run(lambda connection: statements.insert_keyring(connection, keyring))
 
     async def keyring(self, name: str) -> Keyring | None:
