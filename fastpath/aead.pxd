@@ -22,6 +22,7 @@ cdef enum CryptoState:
     CRYPTO_NO_MEMORY = -2     # the arena's heap is too small
     CRYPTO_NO_ALGORITHM = -3  # this OpenSSL has no AES-256-GCM or no HMAC
     CRYPTO_WRONG_ANSWER = -4  # a known-answer test failed
+    CRYPTO_NO_RANDOM = -5     # the operating system gave no seed
 
 cdef CryptoState crypto_init() noexcept nogil            # after arena_open, before anything else here
 cdef EVP_CIPHER_CTX* aead_new() noexcept nogil           # a context without a key; NULL when the arena is full

@@ -73,6 +73,7 @@ cdef void openssl_free(void* p, const char* file, int line) noexcept nogil:
 
 cdef CryptoState crypto_init() noexcept nogil:
     global aes_256_gcm, hmac, ready
+    cdef uint8_t first[16]
     # no atexit handler: it would run in forked children too, over memory they do not have
     # no configuration file: whoever can write one chooses the code that sees the keys
     if CRYPTO_set_mem_functions(openssl_malloc, openssl_realloc, openssl_free) != 1:
@@ -85,6 +86,9 @@ cdef CryptoState crypto_init() noexcept nogil:
         return CRYPTO_NO_ALGORITHM
     if not aead_known_answer() or not mac_known_answer():
         return CRYPTO_WRONG_ANSWER
+    # the first draw sets up what all threads' generators are seeded from; were it to fail later, it would fail for good
+    if random_bytes(first, sizeof(first)) != 0:
+        return CRYPTO_NO_RANDOM
     ready = True
     return CRYPTO_READY
 

@@ -16,6 +16,7 @@ from fastpath.aead cimport (
     CRYPTO_NO_ALGORITHM,
     CRYPTO_NO_ALLOCATOR,
     CRYPTO_NO_MEMORY,
+    CRYPTO_NO_RANDOM,
     CRYPTO_READY,
     CRYPTO_WRONG_ANSWER,
     KEY_BYTES,
@@ -33,7 +34,7 @@ from fastpath.arena cimport (
 from fastpath.linux cimport PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, errno, prctl
 from fastpath.mapping cimport page_bytes
 
-HEAP_BASE = 640 << 10    # OpenSSL's tables, the main thread's and the control plane's contexts
+HEAP_BASE = 768 << 10    # OpenSSL's tables, the main thread's and the control plane's contexts
 HEAP_WORKER = 128 << 10  # a worker's cipher contexts, MAC context, random generator and thread cache
 LARGEST_CAPACITY = 1 << 31
 MOST_WORKERS = 1024
@@ -46,6 +47,7 @@ CRYPTO_FAILURES = {
     <int>CRYPTO_NO_MEMORY: "OpenSSL could not start in the secret arena: report this, with the OpenSSL of the build",
     <int>CRYPTO_NO_ALGORITHM: "this OpenSSL has no AES-256-GCM or no HMAC: build against a complete OpenSSL 3",
     <int>CRYPTO_WRONG_ANSWER: "OpenSSL failed its known-answer test: do not encrypt with this build or this machine",
+    <int>CRYPTO_NO_RANDOM: "the operating system gave no random seed: is getrandom(2) allowed here?",
 }
 
 opened = None

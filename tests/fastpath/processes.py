@@ -1,4 +1,4 @@
-"""Programs run in a Python of their own: what opens the arena differently, crashes, forks or gives up its privileges."""
+"""Programs run in a Python of their own: what opens the arena differently, crashes, forks or gives up privileges."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-# what a process does whose limits bind: root would have CAP_IPC_LOCK. Imports come before: the new user may not read them
+# For a process whose limits must bind: root has CAP_IPC_LOCK. Imports come before it: nobody may not read the modules
 AS_NOBODY = """
 import os
 if os.getuid() == 0:
