@@ -31,10 +31,15 @@ class Listener:
         # systemd owns the files of sockets it passes in, and connects to them while the sidecar restarts
         self._identity = _identity(path) if made_here else None
 
-    def close(self) -> None:
-        """Stop listening and remove the file, unless another process has put its own there since."""
+    def unlink(self) -> None:
+        """Remove the file, so that nobody new connects, unless another process has put its own there since."""
         if self._identity is not None and _identity(self.path) == self._identity:
             self.path.unlink(missing_ok=True)
+        self._identity = None
+
+    def close(self) -> None:
+        """Stop listening, and remove the file."""
+        self.unlink()
         self.socket.close()
 
 

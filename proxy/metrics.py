@@ -1,18 +1,11 @@
-"""Prometheus text exposition format 0.0.4, written out: it is a dozen lines, and the client library costs resident
-memory.
+"""Prometheus text exposition format 0.0.4, written out: it is a dozen lines, and the client library costs memory.
 
 https://prometheus.io/docs/instrumenting/exposition_formats/
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
-
-from proxy.status import Histogram
-
-# upper ends of the histogram's buckets in seconds: powers of two of nanoseconds, 1 us to 17 s, where the data plane's
-# own buckets end too
-LATENCY_BOUNDS: Final = tuple(2.0**power * 1e-9 for power in range(10, 35))
+from typing import Literal
 
 Labels = Mapping[str, str]
 Kind = Literal["counter", "gauge", "histogram"]
@@ -37,13 +30,14 @@ def render(families: Iterable[Family]) -> str:
     return "".join(line + "\n" for family in families if family.samples for line in _lines(family))
 
 
-def histogram(name: str, meaning: str, observed: Histogram, bounds: Sequence[float]) -> Family:
-    """A histogram without a sum: the data plane counts buckets, and a guessed sum would look like a measured one."""
+def histogram(name: str, meaning: str, buckets: Sequence[tuple[float, int]], total: int) -> Family:
+    """A histogram of (upper bound, observations at or below it) and all observations.
+
+    It has no sum, which the format leaves optional: where only buckets are counted, a guessed sum would look measured.
+    """
     family = Family(name, "histogram", meaning)
-    for bound, reached in zip(bounds, observed.cumulative(bounds), strict=True):
-        family.samples.append(("_bucket", {"le": repr(bound)}, reached))
-    family.samples.append(("_bucket", {"le": "+Inf"}, observed.total))
-    family.samples.append(("_count", {}, observed.total))
+    family.samples = [("_bucket", {"le": repr(bound)}, reached) for bound, reached in buckets]
+    family.samples += [("_bucket", {"le": "+Inf"}, total), ("_count", {}, total)]
     return family
 
 

@@ -1,33 +1,55 @@
-"""The running sidecar: events of the data plane to those who answer them, reload, and an end that loses nothing.
+"""The running sidecar: its life from the first request to the last, reload, and what operators may ask of it.
 
-Everything here runs on one event loop in one thread, below the data plane: while this is busy, or stuck, keys that are
-cached go on serving.
+Everything here runs on one event loop in one thread, below the data plane: while this is busy, or stuck, data keys that
+are cached go on serving.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import logging
+import os
+import signal
+import time
+from collections.abc import Coroutine, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from proxy import log
+from providers import HealthStatus, Provider
+from proxy import log, reporting
+from proxy.admin.access import AdminPeers, AdminRule
+from proxy.admin.app import serve_admin
+from proxy.admin.errors import ConfigRefused, Conflict, Invalid, NotFound, NotNow
+from proxy.config import Config, ConfigError, load
+from proxy.events import EventPump, EventSource, every
+from proxy.http_data import HttpData, HttpLimits
+from proxy.http_data import Plane as HttpPlane
+from proxy.keyring import Keyring, KeyringError
+from proxy.keys import KeyOptions, KeyService
+from proxy.keystore import KeyringExists, Keystore, KeystoreError
+from proxy.listener import Listener
+from proxy.policy import compile_policy
+from proxy.startup import Placement, stand_back
+from proxy.status import SAMPLE_SECONDS, Reading, Recent
+from proxy.systemd import Notifier
 
 if TYPE_CHECKING:
-    from fastpath.dataplane import Event, Rule
+    from fastpath.dataplane import Rule
+    from fastpath.memory import MemoryReport
 
 DRAIN_SECONDS: Final = 20.0
 DRAIN_POLL_SECONDS: Final = 0.02
-SWEEP_SECONDS: Final = 1.0
-EVENTS_AT_ONCE: Final = 256
+PROVIDER_PATIENCE_SECONDS: Final = 5.0
+MOST_HTTP_CONNECTIONS: Final = (
+    1024  # each costs Python tens of kilobytes; frames cost a fraction and are not bounded by this
+)
 
 
-class Plane(Protocol):
+class Plane(EventSource, HttpPlane, Protocol):
     """What the service asks of the data plane (fastpath/dataplane.pyi)."""
 
-    @property
-    def event_fd(self) -> int: ...
-
     def start(self, listen_fd: int) -> None: ...
-
-    def events(self, limit: int = 256) -> "list[Event]": ...
 
     def drain(self, timeout: float) -> bool: ...
 
@@ -35,72 +57,284 @@ class Plane(Protocol):
 
     def set_policy(self, rules: "Sequence[Rule]") -> None: ...
 
-    def complete(self, token: int) -> None: ...
-
-    def sweep(self) -> int: ...
-
     def stats(self) -> dict[str, object]: ...
 
 
-class EventPump:
-    """Takes the data plane's events and runs one task for each; the loop never waits for any of them."""
+@dataclass(frozen=True)
+class Parts:
+    """What the service runs; made by proxy.assembly, closed by the service."""
 
-    def __init__(
-        self,
-        plane: Plane,
-        keys: Callable[["Event"], Awaitable[None]],
-        http: Callable[[int], Awaitable[None]],
-    ) -> None:
-        self._plane = plane
-        self._keys = keys
-        self._http = http
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.failures = 0
+    plane: Plane
+    keys: KeyService
+    store: Keystore
+    provider: Provider
+    data: Listener
+    admin: Listener
+    memory: "MemoryReport"
+    placement: Placement
+    notifier: Notifier
+    warnings: tuple[str, ...]
 
-    def start(self) -> None:
-        asyncio.get_running_loop().add_reader(self._plane.event_fd, self._take)
 
-    async def stop(self) -> None:
-        """Take no more, and end what is under way."""
-        asyncio.get_running_loop().remove_reader(self._plane.event_fd)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+class Service:
+    """The sidecar once its parts exist. Also what the admin socket asks (proxy.admin.app.Sidecar)."""
 
-    @property
-    def under_way(self) -> int:
-        return len(self._tasks)
+    def __init__(self, path: Path, config: Config, parts: Parts) -> None:
+        self._path = path
+        self._booted = config  # what is in force until the next start
+        self._config = config
+        self._parts = parts
+        limits = config.limits
+        self._http = HttpData(
+            parts.plane,
+            HttpLimits(
+                max_frame=limits.max_frame,
+                connections=min(limits.max_connections, MOST_HTTP_CONNECTIONS),
+                idle_timeout=limits.idle_timeout / 1000,
+                stall_timeout=limits.stall_timeout / 1000,
+            ),
+        )
+        self._events = EventPump(parts.plane, parts.keys.handle, self._http.adopt)
+        self._admin_peers = AdminPeers(admin_rules(config))
+        self._started_at = time.monotonic()
+        self._recent = Recent(Reading.of(parts.plane.stats()))
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._reloading = asyncio.Lock()
+        self._reloads: set[asyncio.Task[None]] = set()
+        self._provider_answered = False
 
-    def _take(self) -> None:
-        while True:
-            events = self._plane.events(EVENTS_AT_ONCE)
-            for event in events:
-                task = asyncio.get_running_loop().create_task(self._answer(event))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-            if len(events) < EVENTS_AT_ONCE:
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then drain. A second signal ends the draining."""
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._close)
+            self._handle_signals()
+            await self._http.start()
+            self._parts.plane.set_policy(compile_policy(self._config))
+            self._events.start()
+            admin = await serve_admin(self, self._admin_peers, self._parts.admin.socket)
+            stack.push_async_callback(admin.cleanup)
+            self._parts.plane.start(self._parts.data.socket.fileno())
+            stand_back(self._parts.placement.control_cpus)
+            async with asyncio.TaskGroup() as background:
+                tasks = [background.create_task(work) for work in self._background()]
+                await self._announce()
+                await self._stopping.wait()
+                await self._drain()
+                for task in tasks:
+                    task.cancel()
+
+    def stop(self) -> None:
+        """Begin to drain; asked again, stop waiting for those who do not read."""
+        if self._stopping.is_set():
+            self._hurry.set()
+        self._stopping.set()
+
+    # what the admin socket asks
+
+    async def missing(self) -> list[str]:
+        if self._stopping.is_set():
+            return ["draining: the sidecar is stopping"]
+        missing = []
+        try:
+            await self._parts.store.check()
+        except KeystoreError as error:
+            missing.append(f"keystore: {error}")
+        if not self._provider_answered and (trouble := await self._provider_trouble()):
+            missing.append(f"provider: {trouble}")
+        return missing
+
+    async def status(self) -> dict[str, object]:
+        now = Reading.of(self._parts.plane.stats())
+        return reporting.status(self._facts(), now, self._recent.until(now))
+
+    async def metrics(self) -> str:
+        return reporting.metrics(self._facts(), Reading.of(self._parts.plane.stats()))
+
+    async def keyrings(self) -> list[dict[str, object]]:
+        try:
+            counts = await self._parts.store.data_key_counts()
+            return [keyring_view(found, counts.get(found.name, 0)) for found in await self._parts.store.keyrings()]
+        except KeystoreError as error:
+            raise NotNow(str(error)) from error
+
+    async def keyring(self, name: str) -> dict[str, object]:
+        try:
+            found = await self._parts.store.keyring(name)
+            if found is None:
+                raise NotFound("no such keyring; list them with: keyside keyring list")
+            return keyring_view(found, (await self._parts.store.data_key_counts()).get(name, 0))
+        except KeystoreError as error:
+            raise NotNow(str(error)) from error
+
+    async def create_keyring(self, name: str, partitioned: bool, index_bits: int | None) -> dict[str, object]:
+        create = partial(self._parts.store.create_keyring, name, partitioned=partitioned)
+        try:
+            made = await (create() if index_bits is None else create(index_bits=index_bits))
+        except KeyringExists as error:
+            raise Conflict(str(error)) from error
+        except KeyringError as error:
+            raise Invalid(str(error)) from error
+        except KeystoreError as error:
+            raise NotNow(str(error)) from error
+        log.event(logging.INFO, "keyring created", keyring=made.name, partitioned=made.partitioned)
+        return keyring_view(made, 0)
+
+    async def reload(self) -> dict[str, object]:
+        if self._stopping.is_set():
+            raise NotNow("the sidecar is stopping")
+        async with self._reloading:
+            self._parts.notifier.reloading()
+            try:
+                return await self._reload()
+            finally:
+                self._parts.notifier.ready(self._headline())
+
+    # inside
+
+    async def _reload(self) -> dict[str, object]:
+        try:
+            # reading account names may ask a directory server: not on the loop
+            new = await asyncio.to_thread(load, self._path)
+            self._parts.plane.set_policy(compile_policy(new))
+        except ConfigError as error:
+            for problem in error.problems:
+                log.event(logging.ERROR, "configuration not reloaded", problem=str(problem))
+            raise ConfigRefused([(problem.path, problem.message) for problem in error.problems]) from error
+        waiting = needs_restart(self._booted, new)
+        self._parts.keys.reconfigure(KeyOptions.of(new))
+        self._admin_peers.replace(admin_rules(new))
+        log.configure(new.log.level, new.log.format)
+        self._config = new
+        log.event(logging.INFO, "configuration reloaded", restart_needed_for=waiting)
+        return {"restart_needed_for": waiting}
+
+    def _background(self) -> list[Coroutine[None, None, None]]:
+        work = [
+            self._parts.keys.refresh_loop(),
+            every(SAMPLE_SECONDS, "reading the counters", self._sample),
+        ]
+        if self._parts.notifier.watchdog_interval is not None:
+            work.append(every(self._parts.notifier.watchdog_interval, "the watchdog", self._show_life))
+        return work
+
+    def _sample(self) -> None:
+        self._recent.add(Reading.of(self._parts.plane.stats()))
+
+    def _show_life(self) -> None:
+        # reading the counters takes the plane's locks: a plane that is stuck is not reported alive
+        self._parts.plane.stats()
+        self._parts.notifier.alive()
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_by_signal)
+
+    def _reload_by_signal(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._reload_and_say())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+    async def _reload_and_say(self) -> None:
+        try:
+            await self.reload()
+        except ConfigRefused:
+            return  # every problem is in the log
+        except Exception as error:  # whatever it is, the old configuration goes on serving
+            log.defect("reloading failed", error)
+
+    async def _announce(self) -> None:
+        missing = await self.missing()
+        for line in missing:
+            log.event(logging.WARNING, "not ready yet", missing=line)
+        log.event(
+            logging.INFO,
+            "serving",
+            data=self._parts.data.path,
+            admin=self._parts.admin.path,
+            workers=self._parts.placement.workers,
+            pid=os.getpid(),
+        )
+        self._parts.notifier.ready(self._headline())
+
+    def _headline(self) -> str:
+        return f"serving on {self._parts.data.path}"
+
+    async def _provider_trouble(self) -> str:
+        """What the provider says is wrong; empty once it has answered, after which cached keys outlive its outages."""
+        try:
+            async with asyncio.timeout(PROVIDER_PATIENCE_SECONDS):
+                health = await self._parts.provider.health_check()
+        except TimeoutError:
+            return f"no answer within {PROVIDER_PATIENCE_SECONDS:g} s"
+        self._provider_answered = health.status is not HealthStatus.DOWN
+        return "" if self._provider_answered else health.detail
+
+    async def _drain(self) -> None:
+        self._parts.notifier.stopping("draining")
+        log.event(logging.INFO, "draining", waiting_at_most_seconds=DRAIN_SECONDS)
+        self._http.drain()
+        self._parts.data.unlink()
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while not self._parts.plane.drain(0):
+            if time.monotonic() > deadline or self._hurry.is_set():
+                log.event(logging.WARNING, "stopping with requests unanswered or answers unread")
                 return
+            await asyncio.sleep(DRAIN_POLL_SECONDS)
 
-    async def _answer(self, event: "Event") -> None:
-        try:
-            if event.kind == "http":
-                await self._http(event.fd)
-            else:
-                await self._keys(event)
-        except Exception as error:  # a defect in answering one event must not cost the others
-            self.failures += 1
-            log.defect(f"answering a {event.kind} event failed", error)
-            # requests that wait for it must not wait for ever: they run again, and time out or ask again
-            self._plane.complete(event.token)
+    async def _close(self) -> None:
+        """In the order of who depends on whom; each part goes even when another fails to."""
+        parts = self._parts
+        async with AsyncExitStack() as stack:
+            stack.callback(parts.data.close)
+            stack.callback(parts.admin.close)
+            stack.push_async_callback(parts.provider.close)
+            stack.push_async_callback(parts.store.close)
+            stack.callback(parts.plane.stop)
+            stack.push_async_callback(parts.keys.close)
+            stack.push_async_callback(self._events.stop)
+            stack.push_async_callback(self._http.stop)
+        log.event(logging.INFO, "stopped")
+
+    def _facts(self) -> reporting.Facts:
+        parts = self._parts
+        return reporting.Facts(
+            uptime_seconds=time.monotonic() - self._started_at,
+            state="draining" if self._stopping.is_set() else "serving",
+            provider=parts.provider.describe(),
+            memory=parts.memory,
+            workers=parts.placement.workers,
+            http=self._http.stats(),
+            keys=parts.keys.stats(),
+            provider_calls=parts.keys.latency.buckets(),
+            store=parts.store.stats(),
+            warnings=parts.warnings,
+        )
 
 
-async def every(seconds: float, what: str, work: Callable[[], Awaitable[None] | None]) -> None:
-    """Do `work` again and again until cancelled; a failure is logged and does not end it."""
-    while True:
-        await asyncio.sleep(seconds)
-        try:
-            done = work()
-            if done is not None:
-                await done
-        except Exception as error:  # whatever it is, the next round may be better
-            log.defect(f"{what} failed", error)
+def admin_rules(config: Config) -> list[AdminRule]:
+    return [AdminRule(peer.uid, peer.gid) for peer in config.admin.peers]
+
+
+def keyring_view(keyring: Keyring, data_keys: int) -> dict[str, object]:
+    """A keyring as the admin socket shows it (docs/spec/http.md)."""
+    return {
+        "name": keyring.name,
+        "partitioned": keyring.partitioned,
+        "index_bits": keyring.index_bits,
+        "suite": keyring.suite,
+        "data_keys": data_keys,
+        "created_at": keyring.created_at.isoformat(),
+    }
+
+
+def needs_restart(booted: Config, new: Config) -> list[str]:
+    """Settings that differ and that a reload does not put into force."""
+    sections = ("socket", "keystore", "hsm", "workers", "limits")
+    changed = [name for name in sections if getattr(booted, name) != getattr(new, name)]
+    for section, setting in (("admin", "path"), ("admin", "mode"), ("cache", "keys"), ("cache", "on_low_lock_limit")):
+        if getattr(getattr(booted, section), setting) != getattr(getattr(new, section), setting):
+            changed.append(f"{section}.{setting}")
+    return changed

@@ -8,7 +8,9 @@ StartupError        the sidecar cannot start; the message names the remedy, `exi
 import os
 import resource
 import sys
+import threading
 from collections.abc import Callable, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, NoReturn, Protocol
@@ -123,6 +125,21 @@ def place(workers: int | Literal["auto"], pin: bool, cpus: tuple[int, ...]) -> P
     # the control plane takes the lowest CPUs, where the kernel handles most interrupts
     worker_cpus = cpus[len(cpus) - count :]
     return Placement(count, worker_cpus, cpus[: len(cpus) - count] or ())
+
+
+def stand_back(cpus: tuple[int, ...], niceness: int = 10) -> None:
+    """Make every Python thread give way to the data plane's workers; threads that they start later do so too.
+
+    The workers were started before and keep their place. `cpus`: where Python may run; empty: anywhere.
+    """
+    for thread in threading.enumerate():
+        if (native := thread.native_id) is None:
+            continue
+        # a thread may end meanwhile, and a seccomp profile may forbid placing one: the service runs all the same
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, native, niceness)
+            if cpus:
+                os.sched_setaffinity(native, cpus)
 
 
 class SecretMemory(Protocol):

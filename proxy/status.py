@@ -1,65 +1,73 @@
-"""What the data plane did lately: readings of its counters, and rates and percentiles between two of them."""
+"""Readings of the data plane's counters, and rates and percentiles between two of them."""
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
-
-from proxy.frames import Op, Status
+from itertools import accumulate
+from typing import Any, Final
 
 WINDOW_SECONDS: Final = 60.0
 SAMPLE_SECONDS: Final = 5.0
+_NANO: Final = 1e-9
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts by bucket; `bounds[i]` is the upper end of bucket i in seconds, ascending."""
+    """Counts by the upper end of their bucket in nanoseconds; empty buckets may be left out."""
 
-    bounds: tuple[float, ...]
-    counts: tuple[int, ...]
+    counts: Mapping[int, int]
 
     @property
     def total(self) -> int:
-        return sum(self.counts)
+        return sum(self.counts.values())
 
     def since(self, earlier: "Histogram") -> "Histogram":
-        return Histogram(self.bounds, tuple(now - then for now, then in zip(self.counts, earlier.counts, strict=True)))
+        return Histogram({bound: count - earlier.counts.get(bound, 0) for bound, count in self.counts.items()})
 
     def percentile(self, share: float) -> float | None:
         """Upper end, in seconds, of the bucket where `share` (0 to 1) of all counts is reached; None without counts."""
-        wanted, seen = self.total * share, 0
-        if not self.total:
+        total = self.total
+        if not total:
             return None
-        for bound, count in zip(self.bounds, self.counts, strict=True):
-            seen += count
-            if count and seen >= wanted:
-                return bound
-        return self.bounds[-1]
+        bounds = sorted(bound for bound, count in self.counts.items() if count)
+        reached = zip(bounds, accumulate(self.counts[bound] for bound in bounds), strict=True)
+        return next(bound for bound, seen in reached if seen >= total * share) * _NANO
 
-    def cumulative(self, bounds: Sequence[float]) -> list[int]:
-        """How many counts lie at or below each of `bounds`, which must be bounds of this histogram."""
-        reached = dict(zip(self.bounds, _running(self.counts), strict=True))
-        return [reached[bound] for bound in bounds]
+    def at_most(self, bound: int) -> int:
+        """How many counts lie in buckets that end at or below `bound` nanoseconds."""
+        return sum(count for end, count in self.counts.items() if end <= bound)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The data plane's counters at one moment. Counters only grow; gauges are what is now."""
+    """`DataPlane.stats()` at one moment; fastpath/stats.pyi says what the numbers mean."""
 
     at: float  # monotonic seconds
-    requests: Mapping[Op, int]
-    items: Mapping[Op, int]
-    failed_requests: Mapping[Status, int]
-    failed_items: Mapping[Status, int]
+    numbers: Mapping[str, int]  # counters and gauges
+    requests: Mapping[str, int]  # by operation
+    items: Mapping[str, int]
+    failed_requests: Mapping[int, int]  # by error code
+    failed_items: Mapping[int, int]
     latency: Histogram
-    parked_latency: Histogram
-    counters: Mapping[str, int]
-    gauges: Mapping[str, int]
+    waited: Histogram  # requests that had to wait for a data key
+
+    @classmethod
+    def of(cls, stats: Mapping[str, Any], at: float | None = None) -> "Reading":
+        return cls(
+            at=time.monotonic() if at is None else at,
+            numbers={name: value for name, value in stats.items() if isinstance(value, int)},
+            requests=stats["requests"],
+            items=stats["items"],
+            failed_requests=stats["failed_requests"],
+            failed_items=stats["failed_items"],
+            latency=Histogram(stats["latency_ns"]),
+            waited=Histogram(stats["parked_latency_ns"]),
+        )
 
 
 class Recent:
-    """Readings of the last minute, so that a rate can be told without asking twice."""
+    """Readings of the last minute, so that a rate can be told to whoever asks once."""
 
     def __init__(self, first: Reading) -> None:
         self._readings = deque([first])
@@ -69,50 +77,23 @@ class Recent:
         while len(self._readings) > 1 and self._readings[1].at <= reading.at - WINDOW_SECONDS:
             self._readings.popleft()
 
-    def window(self, now: Reading) -> dict[str, object]:
-        """Rates a second and latency percentiles since the oldest reading kept."""
+    def until(self, now: Reading) -> dict[str, object]:
+        """Rates a second and latencies in seconds, since the oldest reading that is kept."""
         then = self._readings[0]
         seconds = max(now.at - then.at, 1e-3)
-        latency = now.latency.since(then.latency)
-        waited = now.parked_latency.since(then.parked_latency)
         return {
             "seconds": round(seconds, 3),
             "operations": {
-                op.name.lower(): {
-                    "requests_per_second": round((now.requests[op] - then.requests[op]) / seconds, 3),
-                    "items_per_second": round((now.items[op] - then.items[op]) / seconds, 3),
+                name: {
+                    "requests_per_second": round((now.requests[name] - then.requests[name]) / seconds, 3),
+                    "items_per_second": round((now.items[name] - then.items[name]) / seconds, 3),
                 }
-                for op in now.requests
+                for name in now.requests
             },
-            "latency_seconds": _percentiles(latency),
-            "waited_latency_seconds": _percentiles(waited),
+            "latency_seconds": _percentiles(now.latency.since(then.latency)),
+            "waited_latency_seconds": _percentiles(now.waited.since(then.waited)),
         }
 
 
 def _percentiles(histogram: Histogram) -> dict[str, object]:
-    return {
-        "count": histogram.total,
-        "p50": histogram.percentile(0.50),
-        "p99": histogram.percentile(0.99),
-    }
-
-
-def _running(counts: Sequence[int]) -> list[int]:
-    total, sums = 0, []
-    for count in counts:
-        total += count
-        sums.append(total)
-    return sums
-
-
-def resident_bytes() -> int:
-    """Resident memory of this process."""
-    with open("/proc/self/status", encoding="ascii") as lines:  # noqa: PTH123  (a kernel file, read as a stream)
-        for line in lines:
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) * 1024
-    return 0
-
-
-def monotonic() -> float:
-    return time.monotonic()
+    return {"count": histogram.total, "p50": histogram.percentile(0.50), "p99": histogram.percentile(0.99)}

@@ -1,5 +1,6 @@
 """`keyside init`: everything a first `keyside serve` needs, made without privileges, overwriting nothing."""
 
+import asyncio
 import os
 import pwd
 from pathlib import Path
@@ -86,4 +87,10 @@ def _user_name(uid: int) -> str:
 
 
 def _create_keystore(url: str) -> None:
-    raise AssertionError(url)
+    from proxy.keystore import Keystore, KeystoreError
+
+    try:
+        store = Keystore.open(url, create=True)
+        asyncio.run(store.close())
+    except KeystoreError as error:
+        raise Failure(str(error), Exit.STORAGE) from error
