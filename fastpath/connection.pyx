@@ -198,6 +198,9 @@ cdef bint keep_output(Worker* w, Connection* c, const uint8_t* p, size_t n) noex
     cdef size_t room = c.output_n + n
     cdef uint8_t* fresh
     if room > c.output_room:
+        # doubling: many small responses to one slow reader must not be copied again and again
+        if room < 2 * c.output_room:
+            room = 2 * c.output_room
         fresh = grown(w, c.output, c.output_n, c.output_room, room)
         if fresh == NULL:
             return False
