@@ -27,7 +27,7 @@ demo: $(VENV)/.demo  ## encrypt a real public table, kill the sidecar, decrypt i
 	$(BIN)/python -m demo --provider $(PROVIDER)
 
 .PHONY: test
-test: lint unit sanitize  ## every check there is: lint, tests, tests and a short fuzz under sanitizers
+test: lint unit sanitize package  ## every check there is: lint, tests, native tests and a short fuzz under sanitizers, wheels
 
 ##@ Checks
 
@@ -56,6 +56,10 @@ sanitize: setup  ## AddressSanitizer and UBSan build in build/asan, and the nati
 fuzz: setup  ## fuzz frames and envelopes for FUZZ_SECONDS (600) under the sanitizers
 	FUZZ_SECONDS=$(FUZZ_SECONDS) CC="$${CC:-cc}" SANITIZE=$(SANITIZE) scripts/sanitized $(ASAN_LIB) tests/fuzz
 
+.PHONY: package
+package: setup  ## the wheels, in build/package/dist, installed and run outside the checkout as the image does it
+	scripts/package build/package
+
 .PHONY: bench
 bench: $(VENV)/.rivals  ## measure this machine: the product beside its rivals, one table, and JSON in benchmarks/results
 	$(BIN)/python -m benchmarks
@@ -73,7 +77,7 @@ image:  ## the container image, keyside:latest
 
 .PHONY: clean
 clean:  ## remove everything that make made
-	rm -rf $(VENV) build dist demo-run *.egg-info clients/python/*.egg-info clients/python/src/*.egg-info
+	rm -rf $(VENV) build dist .coverage *.egg-info clients/python/*.egg-info clients/python/src/*.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks
 	rm -f fastpath/*.c fastpath/*.so benchmarks/*.c benchmarks/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -42,8 +42,8 @@ if os.environ.get("KEYSIDE_COVERAGE"):
 def static_libcrypto() -> list[str]:
     """Linker words for a private libcrypto.
 
-    Static and hidden, because the shared one belongs to Python's own ssl module: its allocations cannot be sent into the
-    secret arena. There is no fallback to the shared library: it would leave key schedules in ordinary memory.
+    Static and hidden, because the shared one belongs to Python's own ssl module: its allocations cannot be sent into
+    the secret arena. There is no fallback to the shared library: it would leave key schedules in ordinary memory.
     """
     found = subprocess.run([COMPILER, "-print-file-name=libcrypto.a"], capture_output=True, text=True, check=True)
     archive = Path(found.stdout.strip())
@@ -69,9 +69,11 @@ def extension(module: str, *link: str) -> Extension:
 
 
 def extensions() -> list[Extension]:
+    # a wheel holds the product alone; the load generator is built where it lies, by `setup.py build_ext`
+    folders = ("fastpath", "benchmarks") if "build_ext" in sys.argv else ("fastpath",)
     modules = sorted(
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        for folder in ("fastpath", "benchmarks")
+        for folder in folders
         for path in (ROOT / folder).glob("*.pyx")
     )
     # only the module that calls OpenSSL links it: one private copy in the process

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 import click
 import pytest
 
-from proxy.cli import main
+from proxy.cli import cli
 from proxy.config import load
 from tests.house.tree import ROOT, sources, text, tracked
 
@@ -70,9 +70,10 @@ def command_lines() -> list[tuple[str, tuple[str, ...]]]:
     """Every `keyside ...` in an indented or fenced block, pipelines and lists taken apart."""
     found = []
     for path in DOCUMENTS:
-        blocks = [line for line in text(path).splitlines() if line.startswith("    ")]
-        blocks += [line for language, code in FENCE.findall(text(path)) if language == "sh" for line in code.splitlines()]
-        for line in blocks:
+        lines = [line for line in text(path).splitlines() if line.startswith("    ")]
+        for language, code in FENCE.findall(text(path)):
+            lines += code.splitlines() if language == "sh" else []
+        for line in lines:
             words = shlex.shlex(line, posix=True, punctuation_chars="|;&()<>")
             words.whitespace_split = True
             try:
@@ -96,7 +97,7 @@ def split(words: list[str]) -> list[list[str]]:
 
 def resolve(words: tuple[str, ...]) -> tuple[click.Command, list[str]]:
     """The command that the words name, and the words after its name."""
-    command: click.Command = main
+    command: click.Command = cli
     rest = list(words)
     context = click.Context(command, info_name="keyside")
     while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
