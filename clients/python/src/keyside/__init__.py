@@ -5,6 +5,7 @@ with Client() as ks:
     envelope = ks.encrypt("users/42", b"alice@example.org", context=b"users.email")
 """
 
+from keyside.async_client import AsyncClient
 from keyside.client import Client
 from keyside.errors import (
     BadRequest,
@@ -31,6 +32,7 @@ from keyside.text import from_text, to_text
 from keyside.wire import Hello
 
 __all__ = [
+    "AsyncClient",
     "BadRequest",
     "Client",
     "ClientClosed",

@@ -15,7 +15,7 @@ import struct
 from time import monotonic
 
 from keyside import wire
-from keyside.errors import ConnectionLost, DeadlineExceeded, ProtocolError, SidecarUnreachable
+from keyside.errors import ConnectionLost, DeadlineExceeded, ProtocolError, unreachable
 
 FIRST_READ = 8192
 _BUFFER = 256 << 10
@@ -64,10 +64,7 @@ class Connection:
             raise DeadlineExceeded("the sidecar accepted no connection in time") from None
         except OSError as error:
             self.close()
-            raise SidecarUnreachable(
-                f"cannot connect to the sidecar at {self._path}: {error.strerror or error}; "
-                "is it running, and is $KEYSIDE_SOCKET right?"
-            ) from None
+            raise unreachable(self._path, error) from None
 
     def close(self) -> None:
         if self._socket is not None:

@@ -38,6 +38,14 @@ class SidecarUnreachable(KeysideError, ConnectionError):
     retryable = True
 
 
+def unreachable(path: str, error: OSError) -> SidecarUnreachable:
+    """SidecarUnreachable with what to look at."""
+    return SidecarUnreachable(
+        f"cannot connect to the sidecar at {path}: {error.strerror or error}; "
+        "is it running, and is $KEYSIDE_SOCKET right?"
+    )
+
+
 class ConnectionLost(KeysideError, ConnectionError):
     """The connection ended before the answer was whole."""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from keyside.errors import RETRYABLE_CODES, DeadlineExceeded, KeysideError
+from keyside.connection import PeerGone
+from keyside.errors import RETRYABLE_CODES, KeysideError, SidecarError, SidecarUnreachable
 
 FIRST_PAUSE = 0.02
 LONGEST_PAUSE = 1.0
@@ -20,7 +21,11 @@ def pause(attempt: int) -> float:
 
 
 def worth_retrying(error: KeysideError) -> bool:
-    return error.retryable and not isinstance(error, DeadlineExceeded)
+    """Codes marked retryable, and requests of which nothing was answered.
+
+    A connection that broke in the middle of an answer is the caller's to judge.
+    """
+    return isinstance(error, (PeerGone, SidecarUnreachable)) or (isinstance(error, SidecarError) and error.retryable)
 
 
 def retryable_items(body: Sequence[bytes | int | None]) -> list[int]:

@@ -22,6 +22,7 @@ CLOSING: Final = frozenset({BAD_REQUEST, 26})
 MAX_FRAME: Final = 8 << 20
 MAX_ITEMS: Final = 131_072
 MAX_CONTEXT: Final = 65_535
+MAX_ID: Final = 2**32 - 1
 GROWTH: Final = 48
 """A response is at most so many bytes an item longer than its request."""
 ANSWER_SLACK: Final = 4096
