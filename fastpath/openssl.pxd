@@ -22,6 +22,7 @@ cdef extern from "<openssl/params.h>" nogil:
 
 cdef extern from "<openssl/core_names.h>" nogil:
     const char* OSSL_CIPHER_PARAM_AEAD_TAG
+    const char* OSSL_CIPHER_PARAM_AEAD_TLS1_IV_FIXED
     const char* OSSL_MAC_PARAM_DIGEST
 
 cdef extern from "<openssl/evp.h>" nogil:
@@ -35,6 +36,8 @@ cdef extern from "<openssl/evp.h>" nogil:
     void EVP_CIPHER_CTX_free(EVP_CIPHER_CTX* ctx)
     int EVP_CipherInit_ex2(EVP_CIPHER_CTX* ctx, const EVP_CIPHER* cipher, const unsigned char* key,
                            const unsigned char* iv, int enc, const OSSL_PARAM* params)
+    int EVP_CIPHER_CTX_is_encrypting(const EVP_CIPHER_CTX* ctx)
+    int EVP_CIPHER_CTX_set_params(EVP_CIPHER_CTX* ctx, const OSSL_PARAM* params)
     int EVP_CIPHER_CTX_get_params(EVP_CIPHER_CTX* ctx, OSSL_PARAM* params)
     int EVP_EncryptUpdate(EVP_CIPHER_CTX* ctx, unsigned char* out, int* written, const unsigned char* data, int n)
     int EVP_DecryptUpdate(EVP_CIPHER_CTX* ctx, unsigned char* out, int* written, const unsigned char* data, int n)
