@@ -307,8 +307,17 @@ cdef void serve_read(Worker* w, Connection* c, size_t n) noexcept nogil:
         used = BROKEN
     secret_wipe(w.input, n)
     if used == BROKEN:
-        connection_flush(w, c)
-        connection_close(w, c)
+        end_reading(w, c)
+
+
+cdef void end_reading(Worker* w, Connection* c) noexcept nogil:
+    """Nothing more is believed from this peer; it goes when it has read the answers to what came before."""
+    drop_input(w, c)
+    c.half_closed = 1
+    connection_flush(w, c)
+    if not c.closed:
+        watch(w, c)
+        settle(w, c)
 
 
 cdef void serve_kept(Worker* w, Connection* c) noexcept nogil:
@@ -316,8 +325,7 @@ cdef void serve_kept(Worker* w, Connection* c) noexcept nogil:
     cdef ssize_t used = serve_all(w, c, c.input, c.input_n)
     cdef size_t left
     if used == BROKEN:
-        connection_flush(w, c)
-        connection_close(w, c)
+        end_reading(w, c)
         return
     if used == 0:
         return

@@ -176,6 +176,8 @@ cdef class DataPlane:
         self.wake_all()
         with nogil:
             while True:
+                # a worker in the middle of a request may be about to park it or to keep its answer: look afterwards
+                cache_await(&self.plane.cache)
                 quiet = self.is_quiet()
                 if quiet or now_ns() >= end:
                     break
@@ -192,6 +194,7 @@ cdef class DataPlane:
         return True
 
     def stop(self):
+        self.require_owner()
         self.shut()
 
     cdef void shut(self):
@@ -217,6 +220,9 @@ cdef class DataPlane:
     cdef int check(self) except -1:
         if self.stopped:
             raise RuntimeError("the data plane was stopped")
+        return self.require_owner()
+
+    cdef int require_owner(self) except -1:
         if getpid() != self.owner:
             raise RuntimeError("the data plane belongs to the parent process: a child has no keys and no workers")
         return 0
@@ -237,9 +243,14 @@ cdef class DataPlane:
             if letter.peer.groups == NULL:
                 free(letter)
                 raise MemoryError
-            for i in range(n):
-                letter.peer.groups[i] = groups[i]
             letter.peer.n_groups = n
+            try:
+                for i in range(n):
+                    letter.peer.groups[i] = groups[i]
+            except BaseException:
+                free(letter.peer.groups)
+                free(letter)
+                raise
         letter.kind = LETTER_ADOPT
         letter.adopted = 1
         letter.fd = fd
@@ -302,8 +313,8 @@ cdef class DataPlane:
             check_purpose(purpose)
             if len(key) != KEY_BYTES:
                 raise ValueError(f"a data key has {KEY_BYTES} bytes, not {len(key)}")
-            if not 0 <= index_bits <= 256 or index_bits % 8:
-                raise ValueError("index_bits is a multiple of 8 from 8 to 256, or 0 for a field key")
+            if not 0 <= index_bits <= 256 or index_bits % 8 or (index_bits != 0) != (purpose == PURPOSE_INDEX):
+                raise ValueError("index_bits is a multiple of 8 from 8 to 256 for an index key, and 0 for a field key")
             index_bytes = index_bits // 8
             memcpy(copy, <uint8_t*>key, KEY_BYTES)
         finally:

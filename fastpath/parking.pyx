@@ -127,9 +127,9 @@ cdef Miss* miss_for(Worker* w, uint8_t kind, uint64_t key_id, const uint8_t* nam
     miss = <Miss*>malloc(sizeof(Miss))
     if miss == NULL:
         return NULL
-    # the low bits name the worker, so that completions find it
+    # the low bits name the worker and the bucket, so that completions find them
     w.next_token += 1
-    miss.token = w.next_token << 8 | w.index
+    miss.token = (w.next_token * MISS_BUCKETS + h % MISS_BUCKETS) << 8 | w.index
     miss.hash = h
     miss.kind = kind
     miss.key_id = key_id
@@ -176,22 +176,17 @@ cdef int park_on(Worker* w, Parked* parked, uint8_t kind, uint64_t key_id, const
 
 cdef Parked* park_complete(Worker* w, uint64_t token) noexcept nogil:
     """Close a miss; the requests that wait for nothing more, linked by `next_ready`."""
-    cdef Miss** place
-    cdef Miss* miss = NULL
+    cdef Miss** place = &w.misses[(token >> 8) % MISS_BUCKETS]
+    cdef Miss* miss
     cdef Waiter* waiter
     cdef Parked* parked
     cdef Parked* ready = NULL
-    cdef int i
-    for i in range(MISS_BUCKETS):
-        place = &w.misses[i]
-        while place[0] != NULL and place[0].token != token:
-            place = &place[0].next
-        if place[0] != NULL:
-            miss = place[0]
-            place[0] = miss.next
-            break
+    while place[0] != NULL and place[0].token != token:
+        place = &place[0].next
+    miss = place[0]
     if miss == NULL:
         return NULL
+    place[0] = miss.next
     w.n_misses -= 1
     waiter = miss.waiters
     while waiter != NULL:

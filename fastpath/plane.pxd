@@ -197,7 +197,8 @@ cdef struct Worker:
     uint64_t next_token
     uint64_t next_sweep
     uint64_t next_deadline_check
-    bint listening
+    bint listening                # the listening socket is in this epoll instance
+    uint64_t listen_again_at      # 0, or when to put it back: descriptors had run out
     uint8_t* input                # READ_BYTES
     uint8_t* out                  # responses of the connection at hand
     size_t out_n

@@ -173,11 +173,17 @@ cdef int admit(Worker* w, Connection* c, Request* r, Parked* parked) noexcept no
     # a parked request was charged when it came
     if parked == NULL and not rate_allows(&policy.rules[c.rules[r.op]], r.n_items, w.now):
         return RATE_LIMITED
-    if c.scope == NO_SCOPE or load_acquire_u32(&cache.scopes[c.scope].generation) != c.scope_generation:
-        c.scope = cache_find_scope(cache, c.name, c.name_len)
-        if c.scope != NO_SCOPE:
-            c.scope_generation = load_acquire_u32(&cache.scopes[c.scope].generation)
+    # an even generation: the scope went away while it was looked up
+    if (c.scope == NO_SCOPE or not c.scope_generation & 1
+            or load_acquire_u32(&cache.scopes[c.scope].generation) != c.scope_generation):
+        resolve_scope(cache, c)
     return 0
+
+
+cdef void resolve_scope(KeyCache* cache, Connection* c) noexcept nogil:
+    c.scope = cache_find_scope(cache, c.name, c.name_len)
+    if c.scope != NO_SCOPE:
+        c.scope_generation = load_acquire_u32(&cache.scopes[c.scope].generation)
 
 
 # Keys
@@ -258,6 +264,9 @@ cdef void find_key(Task* t, uint64_t key_id, KeyView* view) noexcept nogil:
     if view.slot != NO_SLOT:
         slot = &cache.slots[view.slot]
         if usable(t.w, slot):
+            if t.c.scope == NO_SCOPE:
+                # the key came, and its scope with it, after this request was admitted
+                resolve_scope(cache, t.c)
             view.ours = slot.scope == t.c.scope and slot.purpose == FIELD
             view.cipher = cryptor_context(&t.w.cryptor, cache, view.slot)
             if view.cipher == NULL:

@@ -25,9 +25,9 @@ from fastpath.protocol cimport KMS_UNAVAILABLE
 from fastpath.response cimport reply_error
 from fastpath.serve cimport NO_MEMORY, WAITING, request_id_of, serve_parked
 from fastpath.sockets cimport (
-    EINTR, EMFILE, ENFILE, EPOLLEXCLUSIVE, EPOLLIN, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, accept_connection,
-    block_signals, close, epoll_create1, epoll_event, epoll_set, epoll_wait, errno, now_ns, peer_groups, peer_identity,
-    pin_thread, spare_fd,
+    EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, EPOLLEXCLUSIVE, EPOLLIN, EPOLL_CLOEXEC, EPOLL_CTL_ADD,
+    EPOLL_CTL_DEL, accept_connection, block_signals, close, epoll_create1, epoll_event, epoll_set, epoll_wait,
+    errno, now_ns, peer_groups, peer_identity, pin_thread, spare_fd,
 )
 
 
@@ -36,6 +36,7 @@ cdef enum:
     GROUPS_MAX = 256
     SWEEP_NS = 1000000000
     DEADLINE_NS = 50000000
+    LISTEN_PAUSE_NS = 100000000
     FLUSH_BYTES = 65536
 
 
@@ -100,7 +101,7 @@ cdef void* worker_main(void* argument) noexcept nogil:
         pin_thread(w.cpu)
     w.now = now_ns()
     while not load_acquire_int(&w.plane.stopping):
-        n = epoll_wait(w.epoll, events, EVENTS_AT_ONCE, 50 if w.parked_first != NULL else 1000)
+        n = epoll_wait(w.epoll, events, EVENTS_AT_ONCE, 50 if w.parked_first != NULL or w.listen_again_at else 1000)
         w.now = now_ns()
         acknowledge(w)
         for i in range(n):
@@ -131,31 +132,54 @@ cdef inline void acknowledge(Worker* w) noexcept nogil:
 
 
 cdef void accept_some(Worker* w) noexcept nogil:
-    cdef int _i, fd
+    cdef int _i, fd, problem
     if load_acquire_int(&w.plane.draining):
         return
     for _i in range(ACCEPTS_AT_ONCE):
         fd = accept_connection(w.plane.listen_fd)
-        if fd < 0:
-            if errno == EMFILE or errno == ENFILE:
-                refuse_for_descriptors(w)
-            elif errno != EINTR:
-                return
+        if fd >= 0:
+            bump_u64(&w.counters.accepted, 1)
+            welcome(w, fd)
             continue
-        bump_u64(&w.counters.accepted, 1)
-        welcome(w, fd)
+        problem = errno
+        if problem == EAGAIN:
+            return
+        if problem == EINTR or problem == ECONNABORTED:
+            continue
+        if not refuse_for_descriptors(w, problem):
+            pause_listening(w)
+            return
 
 
-cdef void refuse_for_descriptors(Worker* w) noexcept nogil:
-    """Out of descriptors: give up the spare one to accept and close, so that the peer learns at once."""
+cdef bint refuse_for_descriptors(Worker* w, int problem) noexcept nogil:
+    """Out of descriptors: give up the spare one to accept and close, so that the peer learns at once.
+
+    False when not even that was possible.
+    """
     cdef int fd
+    if problem != EMFILE and problem != ENFILE:
+        return False
     if w.spare_fd >= 0:
         close(w.spare_fd)
     fd = accept_connection(w.plane.listen_fd)
     if fd >= 0:
         close(fd)
+        bump_u64(&w.counters.refused_connections, 1)
     w.spare_fd = spare_fd()
-    bump_u64(&w.counters.refused_connections, 1)
+    return fd >= 0
+
+
+cdef void pause_listening(Worker* w) noexcept nogil:
+    """The socket stays readable while nothing can be accepted: to look at it all the time would burn the processor."""
+    epoll_set(w.epoll, EPOLL_CTL_DEL, w.plane.listen_fd, 0, NULL)
+    w.listening = False
+    w.listen_again_at = w.now + LISTEN_PAUSE_NS
+
+
+cdef void listen_again(Worker* w) noexcept nogil:
+    w.listen_again_at = 0
+    if not load_acquire_int(&w.plane.draining):
+        w.listening = epoll_set(w.epoll, EPOLL_CTL_ADD, w.plane.listen_fd, EPOLLIN | EPOLLEXCLUSIVE, w) == 0
 
 
 cdef void welcome(Worker* w, int fd) noexcept nogil:
@@ -246,12 +270,12 @@ cdef void run_ready(Worker* w, Parked* ready) noexcept nogil:
         parked = ready
         ready = parked.next_ready
         c = parked.connection
-        if c.closed:
-            # ended with its connection, at the end of the round
-            continue
-        outcome = serve_parked(w, parked)
-        if outcome != WAITING:
-            finish_parked(w, parked, outcome)
+        if not c.closed:
+            # else it ends with its connection, at the end of the round
+            outcome = serve_parked(w, parked)
+            if outcome != WAITING:
+                finish_parked(w, parked, outcome)
+        # closed or not: what is in w.out belongs to this connection and must never reach the next
         if ready == NULL or ready.connection != c or w.out_n > FLUSH_BYTES:
             flush_parked(w, c)
 
@@ -279,6 +303,8 @@ cdef void keep_time(Worker* w) noexcept nogil:
     if w.parked_first != NULL and w.now >= w.next_deadline_check:
         w.next_deadline_check = w.now + DEADLINE_NS
         end_overdue(w)
+    if w.listen_again_at and w.now >= w.listen_again_at:
+        listen_again(w)
     if w.now >= w.next_sweep:
         w.next_sweep = w.now + SWEEP_NS
         connections_sweep(w)

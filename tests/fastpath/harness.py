@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
+
 from fastpath import memory
 from fastpath.dataplane import DataPlane, HttpConnection, KeyMiss, LowBudget, Options, Rule, ScopeMiss
 
 CAPACITY = 4096
 ALL = 0b11110
-ENCRYPT, DECRYPT, BLIND_INDEX, REENCRYPT = 1, 2, 3, 4
+HELLO, ENCRYPT, DECRYPT, BLIND_INDEX, REENCRYPT = 0, 1, 2, 3, 4
+FIELD, INDEX = 0, 1
+BAD_REQUEST, DENIED, UNKNOWN_KEYRING, UNKNOWN_KEY, INVALID_CIPHERTEXT, KEY_DISABLED = 16, 17, 18, 19, 20, 21
+RATE_LIMITED, OVERLOADED, KMS_UNAVAILABLE, INTERNAL, SHUTTING_DOWN = 22, 23, 24, 25, 26
 EVERYONE = (Rule(None, None, ("*",), ALL, 0),)
 
 
@@ -68,7 +72,9 @@ class KeyHolder(threading.Thread):
             if found:
                 self.install(event.scope, found[0])
             else:
-                self.plane.refuse_key(event.key_id, event.scope, 19, self.negative_ttl)
+                elsewhere = any(k[0] == event.key_id for ring in self.keys.values() for k in ring)
+                code = INVALID_CIPHERTEXT if elsewhere else UNKNOWN_KEY
+                self.plane.refuse_key(event.key_id, event.scope, code, self.negative_ttl)
             self.plane.complete(event.token)
         elif isinstance(event, ScopeMiss):
             found = [k for k in self.keys.get(event.scope, ()) if k[1] == event.purpose]
@@ -80,9 +86,7 @@ class KeyHolder(threading.Thread):
             self.plane.complete(event.token)
 
     def install(self, scope: str, key: tuple[int, int, bytes]) -> None:
-        self.plane.install(
-            key[0], scope, key[1], bytearray(key[2]), ttl=self.ttl, index_bits=128 if key[1] else 0
-        )
+        self.plane.install(key[0], scope, key[1], bytearray(key[2]), ttl=self.ttl, index_bits=128 if key[1] else 0)
 
     def close(self) -> None:
         self.answering.set()
@@ -133,6 +137,20 @@ class Peer:
         answer = self.receive()
         assert answer[0] == request_id
         return answer[1:]
+
+    def raw(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def closed(self) -> bool:
+        """Whether the sidecar closes this connection without another byte."""
+        try:
+            return self.stream.read(1) == b""
+        except ConnectionResetError:  # it closed while bytes of ours lay unread
+            return True
+
+    def alive(self) -> bool:
+        self.send(0xA11FE, 0, "", None, [])
+        return self.receive()[:2] == [0xA11FE, 0]
 
     def close(self) -> None:
         self.stream.close()
