@@ -20,12 +20,14 @@ def budget(key_capacity: int, workers: int) -> int:
 def fitting(limit_bytes: int, workers: int) -> int:
     """How many data keys fit under a lock limit in bytes."""
 
-def open(key_capacity: int, workers: int, *, secretmem: bool = True) -> MemoryReport:
+def open(  # noqa: A001 - read as memory.open(); no builtin is used in this file
+    key_capacity: int, workers: int, *, secretmem: bool = True
+) -> MemoryReport:
     """Reserve and lock the arena, send OpenSSL's allocations there, run its self-check.
 
-    `secretmem` False: locked anonymous memory even where the kernel has memfd_secret(2), which keeps a machine from hibernating.
-    Raises MemoryLimit (then it may be called again, for fewer keys), OSError, ValueError; RuntimeError when the arena is open
-    already or OpenSSL fails its known-answer test.
+    `secretmem` False: locked anonymous memory even where the kernel has memfd_secret(2), which keeps a machine from
+    hibernating. Raises MemoryLimit (then it may be called again, for fewer keys), OSError, ValueError; RuntimeError
+    when the arena is open already or OpenSSL fails its known-answer test.
     """
 
 def report() -> MemoryReport | None:
@@ -37,6 +39,6 @@ def harden() -> list[str]:
 def wipe(secret: bytes | bytearray | memoryview) -> None:
     """Overwrite an object's bytes in place, immutable ones too. Only for objects nobody else may hold (not interned).
 
-    Raises ValueError for read-only objects shorter than 16 bytes, which the interpreter may share, and BufferError for a view
-    that is not contiguous.
+    Raises ValueError for read-only objects shorter than 16 bytes, which the interpreter may share, and BufferError for
+    a view that is not contiguous.
     """

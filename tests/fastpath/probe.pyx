@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""The native modules' C functions as tests see them: churn in the allocator, single blocks, and AEAD calls with raw buffers.
+"""The native modules' C functions as tests see them: churn in the allocator, single blocks, AEAD calls on raw buffers.
 
 Addresses are plain integers; tests read them with ctypes.
 """
@@ -102,9 +102,9 @@ def churn(uint64_t seed, uint32_t steps, uint32_t slots):
     """Random allocations in the calling thread, without the GIL; how many promises were broken."""
     cdef Held* table = <Held*>calloc(slots, sizeof(Held))
     cdef int broken = 0
-    cdef uint32_t i
+    cdef uint32_t i, _
     with nogil:
-        for i in range(steps):
+        for _ in range(steps):
             broken += step(&table[draw(&seed) % slots], &seed)
         for i in range(slots):
             arena_free(table[i].at)

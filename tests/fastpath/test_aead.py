@@ -274,7 +274,7 @@ def test_pythons_own_ssl_works_beside_it() -> None:
 
 
 def test_a_full_arena_refuses_another_key_and_recovers(arena: memory.MemoryReport) -> None:
-    held = []
+    held: list[aead.AesGcm256] = []
     with pytest.raises(MemoryError, match="secret arena"):
         held.extend(aead.AesGcm256(KEY) for _ in range(arena.heap_bytes // 256))
     sealed = held[0].seal(NONCE, b"", b"still at work") if held else b""
