@@ -20,6 +20,7 @@ _MESSAGES: Final = {
     "invalid_key": "unknown setting: names are text",
     "missing": "is required",
     "too_short": "needs at least one entry",
+    "too_long": "has more entries than the data plane takes (4096)",
     "bool_type": "must be true or false",
     "int_type": "must be a whole number",
     "string_type": "must be text: put it in quotes",

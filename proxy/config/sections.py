@@ -99,12 +99,12 @@ class Limits(Section):
 
     max_frame: Annotated[Bytes, Field(ge=1 << 10, le=(1 << 28) - 1)] = "8MiB"  # type: ignore[assignment]  # as above
     max_connections: Annotated[int, Field(ge=1, le=1 << 20)] = 16384
-    idle_timeout: Annotated[Milliseconds, Field(ge=100)] = "10m"  # type: ignore[assignment]  # as above
-    stall_timeout: Annotated[Milliseconds, Field(ge=100)] = "30s"  # type: ignore[assignment]  # as above
-    park_timeout: Annotated[Milliseconds, Field(ge=10)] = "5s"  # type: ignore[assignment]  # as above
-    park_requests: Annotated[int, Field(ge=1)] = 65_536
-    park_bytes: Annotated[Bytes, Field(ge=1 << 10)] = "64MiB"  # type: ignore[assignment]  # as above
-    buffer_bytes: Annotated[Bytes, Field(ge=1 << 10)] = "512MiB"  # type: ignore[assignment]  # as above
+    idle_timeout: Annotated[Milliseconds, Field(ge=100, le=1 << 40)] = "10m"  # type: ignore[assignment]  # as above
+    stall_timeout: Annotated[Milliseconds, Field(ge=100, le=1 << 40)] = "30s"  # type: ignore[assignment]  # as above
+    park_timeout: Annotated[Milliseconds, Field(ge=10, le=1 << 40)] = "5s"  # type: ignore[assignment]  # as above
+    park_requests: Annotated[int, Field(ge=1, le=1 << 30)] = 65_536
+    park_bytes: Annotated[Bytes, Field(ge=1 << 10, le=1 << 40)] = "64MiB"  # type: ignore[assignment]  # as above
+    buffer_bytes: Annotated[Bytes, Field(ge=1 << 10, le=1 << 40)] = "512MiB"  # type: ignore[assignment]  # as above
 
     @field_validator("buffer_bytes")
     @classmethod
@@ -147,7 +147,7 @@ class Peer(Section):
 class Policy(Section):
     """Who may do what. No rule that fits: refused."""
 
-    peers: Annotated[tuple[Peer, ...], Field(strict=False)] = ()
+    peers: Annotated[tuple[Peer, ...], Field(strict=False, max_length=4096)] = ()
 
 
 class Budget(Section):

@@ -37,7 +37,7 @@ cache:                           # unwrapped data keys, in locked memory
 #  on_low_lock_limit: refuse     # or degrade: start with fewer keys
 
 workers:
-#  count: auto                   # native threads; auto: one a usable core, one core left for the rest
+#  count: auto                   # native threads; auto: chosen from the cores that may be used
 #  pin: true                     # each to its core
 
 limits:

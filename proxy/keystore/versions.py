@@ -1,7 +1,7 @@
 """From an empty or older database to the schema of this release."""
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import Connection, insert, inspect, select
 
@@ -48,18 +48,12 @@ def bring_up_to_date(connection: Connection, *, create: bool) -> None:
 
 
 def migrate(connection: Connection, target: str = SCHEMA_VERSION, folder: Path = MIGRATIONS) -> None:
-    """Run the migrations from the schema's version to `target` in the connection's transaction."""
+    """Run the migrations in `folder` up to `target`, inside the connection's transaction: all of them or none."""
     # imported here alone: a sidecar whose keystore is up to date, which is nearly every start, never pays for Alembic
+    from alembic.command import upgrade
     from alembic.config import Config
-    from alembic.runtime.environment import EnvironmentContext
-    from alembic.runtime.migration import MigrationContext, RevisionStep
-    from alembic.script import ScriptDirectory
 
-    scripts = ScriptDirectory(str(folder))
-
-    def steps(revision: Any, context: MigrationContext) -> list[RevisionStep]:
-        return scripts._upgrade_revs(target, revision)
-
-    with EnvironmentContext(Config(), scripts, fn=steps) as environment:
-        environment.configure(connection=connection, target_metadata=metadata, transactional_ddl=False)
-        environment.run_migrations()
+    config = Config()
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    upgrade(config, target)
