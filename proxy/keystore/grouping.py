@@ -7,7 +7,7 @@ during one flush shares the next (group commit). A savepoint around each keeps o
 import asyncio
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
@@ -100,13 +100,19 @@ class GroupedTransactions:
                 job.error = error
 
     def _do(self, job: _Job, connection: Connection) -> None:
+        savepoint = connection.begin_nested() if self._savepoints else None
         try:
-            with connection.begin_nested() if self._savepoints else nullcontext():
-                job.result = job.work(connection)
+            job.result = job.work(connection)
         except DBAPIError:
-            raise  # the database may have ended the transaction by itself: nobody's change can be trusted now
+            # the database may have ended the transaction, savepoint and all: nobody's change can be trusted now
+            raise
         except Exception as error:
             job.error = error
+            if savepoint:
+                savepoint.rollback()
+        else:
+            if savepoint:
+                savepoint.commit()
 
     def _apart(self, group: list[_Job], error: KeystoreCorrupt) -> None:
         """One damaged page must not fail those who need others."""

@@ -1,13 +1,15 @@
 """What is read and written, inside a transaction that the caller began. No dialect's own SQL."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from proxy.keyring import DataKey, Keyring, KeyState, Purpose, Scope, Wrap
-from proxy.keystore.errors import AlreadyActive, KeyIdTaken, KeyringExists, KeyringUnknown
+from proxy.keystore.errors import AlreadyActive, KeyIdTaken, KeyringExists, KeyringUnknown, KeystoreCorrupt
 from proxy.keystore.schema import NO_PARTITION, data_keys, keyrings, wraps
 
 _KEYRING = select(
@@ -38,16 +40,15 @@ _KEY = (
 def insert_keyring(connection: Connection, keyring: Keyring) -> Keyring:
     """Store a new keyring. Raises KeyringExists."""
     try:
-        with connection.begin_nested():
-            connection.execute(
-                insert(keyrings).values(
-                    name=keyring.name,
-                    partitioned=keyring.partitioned,
-                    index_bits=keyring.index_bits,
-                    suite=keyring.suite,
-                    created_at=keyring.created_at,
-                )
+        connection.execute(
+            insert(keyrings).values(
+                name=keyring.name,
+                partitioned=keyring.partitioned,
+                index_bits=keyring.index_bits,
+                suite=keyring.suite,
+                created_at=keyring.created_at,
             )
+        )
     except IntegrityError as error:
         raise KeyringExists(f"a keyring named {keyring.name} exists: use it, or choose another name") from error
     return keyring
@@ -56,12 +57,12 @@ def insert_keyring(connection: Connection, keyring: Keyring) -> Keyring:
 def read_keyring(connection: Connection, name: str) -> Keyring | None:
     """The keyring of that name, or None."""
     row = connection.execute(_KEYRING.where(keyrings.c.name == name)).one_or_none()
-    return Keyring(*row) if row else None
+    return _keyring(row) if row else None
 
 
 def read_keyrings(connection: Connection) -> list[Keyring]:
     """All keyrings by name."""
-    return [Keyring(*row) for row in connection.execute(_KEYRING.order_by(keyrings.c.name))]
+    return [_keyring(row) for row in connection.execute(_KEYRING.order_by(keyrings.c.name))]
 
 
 def count_keys(connection: Connection) -> dict[str, int]:
@@ -101,18 +102,17 @@ def insert_active(connection: Connection, key: DataKey) -> None:
     keyring_id = connection.scalar(select(keyrings.c.id).where(keyrings.c.name == key.scope.keyring))
     if keyring_id is None:
         raise KeyringUnknown(f"no keyring is named {key.scope.keyring}: create it first")
+    if connection.scalar(select(data_keys.c.id).where(data_keys.c.id == key.id)) is not None:
+        raise KeyIdTaken("a data key with this id exists: draw another id")
     series = {
         "keyring_id": keyring_id,
         "partition": key.scope.partition or NO_PARTITION,
         "purpose": int(key.purpose),
     }
     try:
-        with connection.begin_nested():
-            _demote(connection, series)
-            _insert_key(connection, key, series)
+        _demote(connection, series)
+        _insert_key(connection, key, series)
     except IntegrityError as error:
-        if connection.scalar(select(data_keys.c.id).where(data_keys.c.id == key.id)) is not None:
-            raise KeyIdTaken("a data key with this id exists: draw another id") from error
         raise AlreadyActive(
             f"{key.scope} got its data key of generation {key.generation} from another writer"
         ) from error
@@ -185,17 +185,32 @@ def _one_key(connection: Connection, query: Select[Any]) -> DataKey | None:
 
 
 def _data_key(row: Row[Any], rows: Iterable[Row[Any]]) -> DataKey:
-    return DataKey(
-        id=row.id,
-        scope=Scope(row.keyring, row.partition or None),
-        purpose=Purpose(row.purpose),
-        state=KeyState(row.state),
-        generation=row.generation,
-        messages_leased=row.messages_leased,
-        wraps=tuple(
-            Wrap(each.provider, each.kek, each.mechanism, each.blob, each.wrapped_at)
-            for each in rows
-            if each.provider is not None
-        ),
-        created_at=row.created_at,
+    wrapped = tuple(
+        Wrap(each.provider, each.kek, each.mechanism, each.blob, each.wrapped_at)
+        for each in rows
+        if each.provider is not None
     )
+    with _senseless(f"data key {row.id:016x}"):
+        return DataKey(
+            id=row.id,
+            scope=Scope(row.keyring, row.partition or None),
+            purpose=Purpose(row.purpose),
+            state=KeyState(row.state),
+            generation=row.generation,
+            messages_leased=row.messages_leased,
+            wraps=wrapped,
+            created_at=row.created_at,
+        )
+
+
+def _keyring(row: Row[str, bool, int, int, datetime]) -> Keyring:
+    with _senseless("a keyring"):
+        return Keyring(*row)
+
+
+@contextmanager
+def _senseless(what: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise KeystoreCorrupt(f"the keystore's row of {what} makes no sense: restore it from a backup") from error

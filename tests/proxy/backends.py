@@ -1,4 +1,4 @@
-"""A provider for the tests of the control plane: real cryptography (`cryptography`), counted calls, faults on demand."""
+"""A provider for the tests of the control plane: real cryptography (`cryptography`), counted calls, faults."""
 
 import asyncio
 import os

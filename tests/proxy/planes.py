@@ -28,9 +28,7 @@ class RecordingPlane:
     completed: list[int] = field(default_factory=list)
     full: bool = False
 
-    def install(
-        self, key_id: int, scope: str, purpose: int, key: bytearray, *, ttl: int, index_bits: int = 0
-    ) -> None:
+    def install(self, key_id: int, scope: str, purpose: int, key: bytearray, *, ttl: int, index_bits: int = 0) -> None:
         copied = bytes(key)
         key[:] = bytes(len(key))
         if self.full:

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.keyring import InvalidKeyring, InvalidName, Keyring, Purpose, Scope, Wrap, check_keyring_name, check_partition
+from proxy.keyring import (
+    InvalidKeyring,
+    InvalidName,
+    Keyring,
+    Purpose,
+    Scope,
+    Wrap,
+    check_keyring_name,
+    check_partition,
+)
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

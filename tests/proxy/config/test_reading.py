@@ -106,7 +106,9 @@ def test_one_bad_setting_is_named(text: str, path: str) -> None:
     assert list(problems(text)) == [path]
 
 
-@pytest.mark.parametrize("text", ["[1, 2]", "just words", "a: [", "a: b: c", "\x00", "{a: &x [*x]}: 1", "? {b: 1}\n: 2"])
+@pytest.mark.parametrize(
+    "text", ["[1, 2]", "just words", "a: [", "a: b: c", "\x00", "{a: &x [*x]}: 1", "? {b: 1}\n: 2"]
+)
 def test_what_is_no_mapping_of_settings_is_refused(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(text, base=BASE)
@@ -115,7 +117,9 @@ def test_what_is_no_mapping_of_settings_is_refused(text: str) -> None:
 
 def test_credentials_never_appear(caplog: pytest.LogCaptureFixture) -> None:
     secret = "sesame-5f7a"
-    text = f"hsm: {{provider: LOCAL, credentials: {{type: TOKEN, data: {secret}}}, bogus: {secret}, keyFile: [{secret}]}}"
+    text = (
+        f"hsm: {{provider: LOCAL, credentials: {{type: TOKEN, data: {secret}}}, bogus: {secret}, keyFile: [{secret}]}}"
+    )
     with pytest.raises(ConfigError) as caught:
         parse(text, base=BASE)
     assert secret not in str(caught.value)
