@@ -55,7 +55,7 @@ cdef EVP_CIPHER* aes_256_gcm = NULL  # fetched once by crypto_init: a lookup by 
 cdef EVP_MAC* hmac = NULL
 cdef bint ready = False
 
-# Whether the nonce alone may be set as a parameter, a sixth cheaper for 64 bytes than to initialise the context with it.
+# Whether the nonce alone may be set as a parameter, a sixth cheaper for 64 bytes than to initialise the context.
 # Set by crypto_init when the known answers come out right that way; constant afterwards. Were OpenSSL to ignore the
 # parameter, the next message would fail, not repeat a nonce: a finished context refuses data until it has a new one.
 cdef bint nonce_by_parameter = False
