@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 from contextlib import AsyncExitStack
-from importlib.metadata import version
 from pathlib import Path
 from socket import socket
 from typing import TYPE_CHECKING, Any, Final
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import uvloop
 
 from providers import ConfigurationInvalid, Provider, ProviderError, RetryableError, create
-from proxy import log, reporting, startup
+from proxy import __version__, log, startup
 from proxy.config import Config
 from proxy.exits import Exit
 from proxy.keys import KeyOptions, KeyService
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from fastpath.dataplane import Options
     from fastpath.memory import MemoryReport
 
-PRODUCT: Final = f"keyside/{version(reporting.DISTRIBUTION)}"
+PRODUCT: Final = f"keyside/{__version__}"
 
 
 def run(path: Path, config: Config) -> None:

@@ -3,10 +3,10 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from proxy import __version__
 from proxy.frames import Status
 from proxy.metrics import Family, Kind, histogram, render
 from proxy.status import Reading
@@ -14,8 +14,6 @@ from proxy.status import Reading
 if TYPE_CHECKING:
     from fastpath.memory import MemoryReport
     from providers import Description
-
-DISTRIBUTION: Final = "keyside-proxy"
 
 # powers of two of nanoseconds, 1 us to 17 s: the data plane's own finer buckets end there too
 LATENCY_BOUNDS: Final = tuple(1 << power for power in range(10, 35))
@@ -65,7 +63,7 @@ def status(facts: Facts, now: Reading, recent: dict[str, object]) -> dict[str, o
     """What `keyside status` shows, for `GET /v1/status`."""
     numbers, memory = now.numbers, facts.memory
     return {
-        "version": version(DISTRIBUTION),
+        "version": __version__,
         "pid": os.getpid(),
         "state": facts.state,
         "uptime_seconds": round(facts.uptime_seconds, 3),
@@ -123,7 +121,7 @@ def _name(code: int) -> str:
 
 def _process(facts: Facts) -> Iterator[Family]:
     yield Family("keyside_info", "gauge", "What runs; always 1.").add(
-        1, version=version(DISTRIBUTION), provider=facts.provider.provider, memory=facts.memory.kind
+        1, version=__version__, provider=facts.provider.provider, memory=facts.memory.kind
     )
     yield Family("keyside_uptime_seconds", "gauge", "Time since the sidecar began to serve.").add(facts.uptime_seconds)
     yield Family("keyside_draining", "gauge", "1 while stopping.").add(facts.state == "draining")

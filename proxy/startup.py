@@ -26,6 +26,8 @@ TUNABLES: Final = {
     "glibc.malloc.perturb": "165",
     "glibc.malloc.arena_max": "2",
 }
+# looking for plugins loads importlib.metadata and more, and would run the code of other packages beside the keys
+NO_PLUGINS: Final = {"PYDANTIC_DISABLE_PLUGINS": "__all__"}
 
 # With `keys: auto`, what a sidecar takes when the lock limit would allow more (16 MiB of slots, a hundred thousand
 # users' keys), and the least it starts with: below that, a handful of users would evict one another's keys all day.
@@ -56,7 +58,7 @@ def overwriting_environment(environ: MutableMapping[str, str]) -> dict[str, str]
     if environ.get("PYTHONMALLOC") == ALLOCATOR and TUNABLES.items() <= tunables.items():
         return None
     words = ":".join(f"{name}={value}" for name, value in (tunables | TUNABLES).items())
-    return {**environ, "PYTHONMALLOC": ALLOCATOR, "GLIBC_TUNABLES": words}
+    return {**environ, **NO_PLUGINS, "PYTHONMALLOC": ALLOCATOR, "GLIBC_TUNABLES": words}
 
 
 def reexecute_with_overwriting_allocator(

@@ -6,6 +6,7 @@ from typing import Final
 
 import click
 
+from proxy import __version__
 from proxy.cli.failure import Failure
 from proxy.exits import Exit
 
@@ -54,7 +55,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="keyside-proxy", prog_name="keyside")
+@click.version_option(__version__, prog_name="keyside")
 def cli() -> None:
     """Keyside encrypts and decrypts single fields for the containers beside it."""
 
