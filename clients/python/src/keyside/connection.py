@@ -56,9 +56,13 @@ class Connection:
         link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket, self._send, self._recv = link, link.send, link.recv
         self.proven = False
+        self.packer = wire.new_packer()
         try:
             self.arm(deadline - monotonic())
             link.connect(self._path)
+        except DeadlineExceeded:
+            self.close()
+            raise
         except BlockingIOError:
             self.close()
             raise DeadlineExceeded("the sidecar accepted no connection in time") from None
@@ -95,29 +99,35 @@ class Connection:
         Raises PeerGone, ConnectionLost, DeadlineExceeded, ProtocolError; then the connection must be closed.
         """
         try:
-            if self._send(frame) == len(frame):
-                answer: bytes = self._recv(FIRST_READ)
-                size = len(answer)
-                if size > 4 and int.from_bytes(answer[:4], "big") == size - 4:
-                    return answer
-                return bytes(self._rest(answer, wire.ceiling(frame, 1), deadline))
+            whole = self._send(frame) == len(frame)
+            answer: bytes = self._recv(FIRST_READ) if whole else b""
         except BlockingIOError:
             raise _late() from None
         except OSError:
             raise PeerGone("the sidecar closed the connection") from None
-        raise _late()
+        size = len(answer)
+        if size > 4 and int.from_bytes(answer[:4], "big") == size - 4:
+            return answer
+        if not whole:
+            raise _late()
+        return bytes(self._rest(answer, wire.ceiling(frame, 1), deadline))
 
     def send(self, frame: bytes, deadline: float) -> None:
         """Send a frame of any size. When the sidecar has closed, `receive` tells, since it may have said why before."""
         try:
             sent = self._send(frame)
-            while sent < len(frame):
-                self.arm(deadline - monotonic())
-                sent += self._send(memoryview(frame)[sent:])
         except BlockingIOError:
             raise _late() from None
         except OSError:
             return
+        while sent < len(frame):
+            self.arm(deadline - monotonic())
+            try:
+                sent += self._send(memoryview(frame)[sent:])
+            except BlockingIOError:
+                raise _late() from None
+            except OSError:
+                return
 
     def receive(self, ceiling: int, deadline: float) -> memoryview:
         """The body of the next frame, good until the next call. Raises as `exchange` does."""
@@ -126,19 +136,18 @@ class Connection:
         assert self._socket is not None
         try:
             size = self._socket.recv_into(self._buffer)
-            frame = self._rest(memoryview(self._buffer)[:size], ceiling, deadline)
         except BlockingIOError:
             raise _late() from None
         except OSError:
             raise PeerGone("the sidecar closed the connection") from None
-        return memoryview(frame)[4:]
+        return memoryview(self._rest(memoryview(self._buffer)[:size], ceiling, deadline))[4:]
 
     def _rest(self, begun: bytes | memoryview, ceiling: int, deadline: float) -> bytes | bytearray | memoryview:
         """The whole frame that `begun` is the beginning of."""
         if not begun:
             raise PeerGone("the sidecar closed the connection")
-        while len(begun) < 4:
-            begun = bytes(begun) + self._more(4 - len(begun), deadline)
+        if len(begun) < 4:
+            begun = self._fill(begun, 4, deadline)
         size = int.from_bytes(begun[:4], "big") + 4
         if not 4 < size <= ceiling:
             raise ProtocolError("the answer is longer than any answer to this request could be")
@@ -156,21 +165,23 @@ class Connection:
         else:
             whole = memoryview(bytearray(size))
             whole[:have] = begun
-        assert self._socket is not None
         while have < size:
-            self.arm(deadline - monotonic())
-            got = self._socket.recv_into(whole[have:], 0, socket.MSG_WAITALL)
-            if not got:
-                raise ConnectionLost("the sidecar closed the connection in the middle of an answer")
-            have += got
+            have += self._more(whole[have:], deadline)
         return whole
 
-    def _more(self, size: int, deadline: float) -> bytes:
+    def _more(self, room: memoryview, deadline: float) -> int:
+        """Fill some of `room` with what follows of an answer that has begun; returns how much."""
+        assert self._socket is not None
         self.arm(deadline - monotonic())
-        more: bytes = self._recv(size)
-        if not more:
+        try:
+            size = self._socket.recv_into(room, 0, socket.MSG_WAITALL)
+        except BlockingIOError:
+            raise _late() from None
+        except OSError:
+            size = 0
+        if not size:
             raise ConnectionLost("the sidecar closed the connection in the middle of an answer")
-        return more
+        return size
 
 
 def _late() -> DeadlineExceeded:

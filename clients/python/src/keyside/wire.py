@@ -119,6 +119,8 @@ def read(body: bytes | bytearray | memoryview) -> Answer:
         good = type(result) is str
     else:
         good = type(result) is list and status in _KINDS and kinds <= _KINDS[status]
+    if status == 1 and good:
+        good = all(item >= BAD_REQUEST for item in result if type(item) is int)
     if not good or number < 0:
         raise ProtocolError("the answer is not a response")
     return Answer(number, status, result, _NONE in kinds)
