@@ -2,12 +2,11 @@
 
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from itertools import islice
 from random import Random
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from benchmarks.loadgen import Exchange, Run
 
@@ -30,7 +29,7 @@ def fields(count: int, size: int, seed: int = 1) -> list[bytes]:
 
 def frame(op: int, keyring: str, items: Sequence[bytes], context: bytes = CONTEXT) -> bytes:
     """A request frame of docs/spec/wire.md whose id takes five bytes."""
-    body = msgpack.packb([FIXED_ID, op, keyring, context, items])
+    body: bytes = msgpack.packb([FIXED_ID, op, keyring, context, items])
     return struct.pack(">I", len(body)) + body
 
 
@@ -92,7 +91,3 @@ def require_clean(run: Run, what: str) -> Run:
     if run.failed or not run.good:
         raise WrongAnswerError(f"{what}: {run.good} good answers, errors {run.errors}")
     return run
-
-
-def partitions(keyring: str, count: int) -> Iterator[str]:
-    return islice((f"{keyring}/{number}" for number in range(count)), count)
