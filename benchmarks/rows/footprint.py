@@ -1,0 +1,59 @@
+"""Locked bytes a cached data key, and resident memory of a sidecar with nothing to do."""
+
+from __future__ import annotations
+
+import time
+
+from benchmarks.loadgen import closed_loop
+from benchmarks.processes import memory_kib
+from benchmarks.sidecar import Sidecar
+from benchmarks.stage import Stage
+from benchmarks.table import Row
+from benchmarks.traffic import encrypting, require_clean
+
+SMALL, LARGE = 16_384, 65_536
+FILLED = 4_000
+IDLE_SECONDS = 2.0
+
+
+def measure(stage: Stage) -> list[Row]:
+    with Sidecar() as sidecar:
+        time.sleep(IDLE_SECONDS)
+        resident = megabytes(memory_kib(sidecar.pid, "VmRSS"))
+    users = stage.times(FILLED)
+    with Sidecar(workers=1, cache={"keys": SMALL}) as sidecar:
+        small = memory_kib(sidecar.pid, "VmLck")
+    with Sidecar(workers=1, cache={"keys": LARGE}) as sidecar:
+        first_use(sidecar, users)
+        large = memory_kib(sidecar.pid, "VmLck")
+        cached = sidecar.status()["keys"]["cached"]
+    each = (large - small) * 1024 / (LARGE - SMALL)
+    return [
+        Row(
+            "locked memory a cached data key",
+            "B",
+            each,
+            target="<= 128 B",
+            met=each <= 128 and cached >= users,
+            note=f"VmLck for {LARGE:,} keys less that for {SMALL:,}; {cached:,} users' keys really cached",
+        ),
+        Row(
+            "resident memory, idle",
+            "MB",
+            resident,
+            target="<= 80 MB",
+            met=resident <= 80,
+            note="VmRSS, default configuration",
+        ),
+    ]
+
+
+def first_use(sidecar: Sidecar, users: int) -> None:
+    """Encrypt one field for each of so many users, so that each has a data key in the cache."""
+    sidecar.create_keyring("users", partitioned=True)
+    exchanges = encrypting([f"users/{number}" for number in range(users)], 1, 64)
+    require_clean(closed_loop(sidecar.path, exchanges, depth=users, rounds=1), "first use")
+
+
+def megabytes(kib: int) -> float:
+    return kib * 1024 / 1e6

@@ -1,0 +1,107 @@
+"""Whether Python in the sidecar can delay the data plane: p99 while the control plane burns a core, over p99 idle.
+
+The control plane is kept busy the honest way: a client of the admin socket asks for /v1/status without pause. Its share
+of a core is read from /proc and shown. Requests leave on a fixed schedule, from the worker's own CPU when workers are
+pinned, so that the load generator does not compete with what it wants to disturb.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+
+from benchmarks.loadgen import Exchange, Run, open_loop
+from benchmarks.processes import control_threads, cpu_seconds, placed_on, stop, worker_cpus
+from benchmarks.sidecar import Sidecar
+from benchmarks.stage import Stage, in_turns, median_ratio, microseconds
+from benchmarks.table import Row
+from benchmarks.traffic import encrypting, require_clean
+from demo.sidecar import end_with_parent
+
+RATE = 5_000
+SECONDS = 2.0
+SETTLE_SECONDS = 0.3
+SIZE = 64
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A run and the cores that the sidecar's Python threads used meanwhile."""
+
+    run: Run
+    cores: float
+
+
+def measure(stage: Stage) -> list[Row]:
+    with Sidecar(workers=1) as sidecar:
+        sidecar.create_keyring("contacts")
+        exchanges = encrypting(["contacts"], 1, SIZE)
+        cpus = worker_cpus(sidecar.pid)
+        with placed_on({cpus[0]} if cpus else os.sched_getaffinity(0)):
+            samples = in_turns(
+                stage.rounds,
+                {
+                    "idle": partial(sample, stage, sidecar, exchanges),
+                    "burning": partial(burning, stage, sidecar, exchanges),
+                },
+            )
+    return [row(samples["idle"], samples["burning"], bool(cpus))]
+
+
+def sample(stage: Stage, sidecar: Sidecar, exchanges: list[Exchange]) -> Sample:
+    tids = control_threads(sidecar.pid)
+    before, began = cpu_seconds(sidecar.pid, tids), time.perf_counter()
+    run = open_loop(sidecar.path, exchanges, rate=RATE, seconds=stage.seconds(SECONDS))
+    used = cpu_seconds(sidecar.pid, tids) - before
+    return Sample(require_clean(run, "open loop"), used / (time.perf_counter() - began))
+
+
+def burning(stage: Stage, sidecar: Sidecar, exchanges: list[Exchange]) -> Sample:
+    with hammered(sidecar):
+        time.sleep(SETTLE_SECONDS)
+        return sample(stage, sidecar, exchanges)
+
+
+@contextmanager
+def hammered(sidecar: Sidecar) -> Iterator[None]:
+    """Another process asks the admin socket without pause, at the lowest priority so that the sidecar gets the core."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.hammer", sidecar.admin_path],
+        preexec_fn=partial(_background, os.sched_getaffinity(sidecar.pid)),
+    )
+    try:
+        yield
+    finally:
+        stop(process)
+
+
+def _background(cpus: set[int]) -> None:
+    end_with_parent()
+    os.sched_setaffinity(0, cpus)
+    os.nice(19)
+
+
+def row(idle: list[Sample], burning: list[Sample], pinned: bool) -> Row:
+    calm = microseconds([sample.run for sample in idle], 99)
+    disturbed = microseconds([sample.run for sample in burning], 99)
+    ratio = median_ratio(disturbed, calm)
+    cores = median(sample.cores for sample in burning)
+    asked = f"{RATE:,}/s open loop; Python used {cores:.0%} of a core (idle {median(s.cores for s in idle):.0%})"
+    return Row(
+        "p99 while the control plane is busy",
+        "us",
+        median(disturbed),
+        median(calm),
+        "the same, idle",
+        ratio,
+        "ratio <= 1.3",
+        ratio <= 1.3,
+        asked if pinned else f"{asked}; workers not pinned",
+    )
