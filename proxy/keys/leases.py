@@ -23,12 +23,14 @@ class LeaseSizes:
 
     def next(self, scope: Scope, first: int, largest: int) -> int:
         """The block to ask for now, from `first` doubling up to `largest` while leases are spent quickly."""
-        now = self._clock()
-        block, at = self._last.pop(scope, (0, now))
-        if block and now - at < QUICK_SECONDS:
+        block, at = self._last.get(scope, (0, 0.0))
+        if self._clock() - at < QUICK_SECONDS:
             block *= 2
-        block = min(max(block, first), largest)
-        self._last[scope] = block, now
+        return min(max(block, first), largest)
+
+    def granted(self, scope: Scope, block: int) -> None:
+        """Remember that a block was leased now."""
+        self._last.pop(scope, None)
+        self._last[scope] = block, self._clock()
         if len(self._last) > REMEMBERED:
             self._last.popitem(last=False)
-        return block

@@ -74,7 +74,7 @@ class KeySupply:
     async def top_up(self, key_id: int, scope: Scope) -> bool:
         """Lease another block for an active key. False when its budget ends here: a fresh key has to take over."""
         block = self._block(scope, 0)
-        granted = await self._lease(key_id, block)
+        granted = await self._lease(key_id, scope, block)
         if granted:
             self._plane.add_budget(key_id, granted)  # False: evicted in the meantime, and the lease is forfeit
         return granted == block
@@ -90,7 +90,7 @@ class KeySupply:
         await self.install(key, keyring)
         granted = 0  # the plane counts no messages of index keys
         if key.purpose is Purpose.FIELD:
-            granted = await self._lease(key.id, self._block(key.scope, wanted))
+            granted = await self._lease(key.id, key.scope, self._block(key.scope, wanted))
             if granted < wanted:
                 return False
         for _ in range(ATTEMPTS):
@@ -111,7 +111,7 @@ class KeySupply:
             except (AlreadyActive, KeyIdTaken):
                 return False
             self.counters["created"] += 1
-            self._count_lease(leased)
+            self._count_lease(scope, leased)
             self._put(key, secret, keyring)
         finally:
             wipe(secret)
@@ -145,13 +145,14 @@ class KeySupply:
         block = self._leases.next(scope, options.lease, options.lease_max)
         return min(max(block, wanted), options.messages_per_key)
 
-    async def _lease(self, key_id: int, messages: int) -> int:
+    async def _lease(self, key_id: int, scope: Scope, messages: int) -> int:
         granted = await self._store.lease(key_id, messages, self.options.messages_per_key)
-        self._count_lease(granted)
+        self._count_lease(scope, granted)
         return granted
 
-    def _count_lease(self, granted: int) -> None:
+    def _count_lease(self, scope: Scope, granted: int) -> None:
         if granted:
+            self._leases.granted(scope, granted)
             self.counters["leases"] += 1
             self.counters["leased_messages"] += granted
 
