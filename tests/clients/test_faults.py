@@ -292,7 +292,7 @@ def test_wrong_arguments(client: Client) -> None:
         client.encrypt_many("contacts", [b"x"] * 2, [b"a", 3])  # type: ignore[list-item]
     for bad in ({"timeout": 0}, {"timeout": float("nan")}, {"pool_size": 0}, {"retries": -1}):
         with pytest.raises(ValueError, match=next(iter(bad))):
-            Client("x", **bad)  # type: ignore[arg-type]
+            Client("x", **bad)
 
 
 def test_a_closed_client(twin: Twin) -> None:

@@ -93,9 +93,7 @@ def in_child(work: "object") -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.*multi-threaded.*fork:DeprecationWarning"
-)  # the child calls nothing that threads hold
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")  # the child takes no thread's lock
 def test_a_child_never_uses_its_parents_connections(client: Client, twin: Twin) -> None:
     envelope = client.encrypt("contacts", b"x")
     client.encrypt_many("contacts", [b"x"] * 2000)
