@@ -54,6 +54,10 @@ class CacheFull(Exception):
 cdef enum:
     MAX_FRAME = 0x0FFFFFFF
 
+# The process whose data plane uses the arena's key slots; 0: none does.
+cdef pid_t[1] owner_of_keys
+owner_of_keys[0] = 0
+
 
 cdef class DataPlane:
     cdef Plane plane
@@ -73,6 +77,8 @@ cdef class DataPlane:
         if not arena_usable():
             raise RuntimeError("the secret arena is not open in this process: call fastpath.memory.open() first")
         check_options(options)
+        if owner_of_keys[0] == self.owner:
+            raise RuntimeError("this process has a data plane already, and both would write the same key slots: stop it")
         if options.key_capacity * KEY_BYTES > arena_key_bytes():
             raise ValueError(f"the secret arena has room for {arena_key_bytes() // KEY_BYTES} data keys, "
                              f"not for {options.key_capacity}: open it for more")
@@ -82,6 +88,7 @@ cdef class DataPlane:
         if outcome != 0:
             raise OSError(-outcome, f"cannot set up the key cache: {strerror(-outcome).decode()}")
         self.opened = True
+        owner_of_keys[0] = self.owner
         self.wanted_workers = options.workers
         self.cpus = list(options.cpus)
         self.set_limits(options)
@@ -200,7 +207,7 @@ cdef class DataPlane:
     cdef void shut(self):
         cdef NativeEvent* event
         cdef NativeEvent* following
-        if self.stopped:
+        if self.stopped or not self.opened:
             return
         self.stopped = True
         if self.started and self.plane.n_workers:
@@ -216,6 +223,7 @@ cdef class DataPlane:
         policy_free(self.plane.policy)
         self.plane.policy = NULL
         cache_close(&self.plane.cache)
+        owner_of_keys[0] = 0
 
     cdef int check(self) except -1:
         if self.stopped:

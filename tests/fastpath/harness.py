@@ -7,7 +7,8 @@ import select
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,15 @@ FIELD, INDEX = 0, 1
 BAD_REQUEST, DENIED, UNKNOWN_KEYRING, UNKNOWN_KEY, INVALID_CIPHERTEXT, KEY_DISABLED = 16, 17, 18, 19, 20, 21
 RATE_LIMITED, OVERLOADED, KMS_UNAVAILABLE, INTERNAL, SHUTTING_DOWN = 22, 23, 24, 25, 26
 EVERYONE = (Rule(None, None, ("*",), ALL, 0),)
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 10) -> Any:
+    """The first true value of `what`, looked at until it is or `seconds` have passed."""
+    deadline = time.monotonic() + seconds
+    while not (value := what()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.002)
+    return value
 
 
 def open_memory() -> None:
@@ -44,6 +54,8 @@ class KeyHolder(threading.Thread):
         self.negative_ttl = 200
         self.refusal = 18
         self.seen: list[KeyMiss | ScopeMiss | LowBudget | HttpConnection] = []
+        self.keeping = False  # True: misses are kept in `kept` for the test to settle
+        self.kept: list[Any] = []
         self.answering = threading.Event()
         self.answering.set()
         self.failure: BaseException | None = None
@@ -67,6 +79,12 @@ class KeyHolder(threading.Thread):
                     self.answer(event)
 
     def answer(self, event: Any) -> None:
+        if self.keeping and event.token:
+            self.kept.append(event)
+        else:
+            self.settle(event)
+
+    def settle(self, event: Any) -> None:
         if isinstance(event, KeyMiss):
             found = [k for k in self.keys.get(event.scope, ()) if k[0] == event.key_id]
             if found:
@@ -111,15 +129,26 @@ class Serving:
     def connect(self) -> Peer:
         return Peer(self.path)
 
+    def gauge(self, name: str) -> Any:
+        return self.plane.stats()[name]
+
+    def await_gauge(self, name: str, value: int) -> None:
+        wait_for(lambda: self.gauge(name) == value)
+
 
 class Peer:
     """A blocking client of whole frames, as plain as can be."""
 
-    def __init__(self, path: Path) -> None:
-        self.socket = socket.socket(socket.AF_UNIX)
+    def __init__(self, path: Path | None, connected: socket.socket | None = None) -> None:
+        self.socket = connected or socket.socket(socket.AF_UNIX)
         self.socket.settimeout(20)
-        self.socket.connect(str(path))
+        if path is not None:
+            self.socket.connect(str(path))
         self.stream = self.socket.makefile("rb")
+
+    @classmethod
+    def over(cls, connected: socket.socket) -> Peer:
+        return cls(None, connected)
 
     def send(self, *request: Any) -> None:
         body = msgpack.packb(list(request))

@@ -41,9 +41,9 @@ class EveryScope(dict[str, list[tuple[int, int, bytes]]]):
         return [(n, FIELD, KEY), (n | 1 << 63, INDEX, KEY)]
 
 
-@pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    with serving(tmp_path_factory.mktemp("hostile"), EveryScope(), max_frame=MAX_FRAME) as running:
+@pytest.fixture
+def plane(tmp_path: Path) -> Iterator[Serving]:
+    with serving(tmp_path, EveryScope(), max_frame=MAX_FRAME) as running:
         yield running
 
 
@@ -161,12 +161,22 @@ def test_answers_to_what_came_before_a_broken_frame_are_given(plane: Serving) ->
     """Even when they do not fit into the socket's buffer and the reader is slow; then the connection ends."""
     amplified = frames.build_request(1, ENCRYPT, "contacts", None, [""] * 60_000)
     with plane.connect() as peer:
+        assert peer.call(ENCRYPT, "contacts", [])[0] == 0
         peer.raw(amplified + b"\0\0\0\x01\xc1")
         time.sleep(0.1)
         request_id, status, items = peer.receive()
         assert (request_id, status, len(items)) == (1, 0, 60_000)
         assert peer.receive()[:2] == [0, BAD_REQUEST]
         assert peer.closed()
+
+
+def test_a_request_that_waits_is_answered_after_a_broken_frame(plane: Serving, peer: Peer) -> None:
+    plane.holder.answering.clear()
+    peer.raw(frames.build_request(1, ENCRYPT, "contacts", None, [b"x"]) + b"\0\0\0\x01\xc1")
+    assert peer.receive()[:2] == [0, BAD_REQUEST]
+    plane.holder.answering.set()
+    assert peer.receive()[:2] == [1, 0]
+    assert peer.closed()
 
 
 def test_requests_behind_a_broken_frame_are_not_served(plane: Serving, peer: Peer) -> None:
@@ -187,9 +197,9 @@ KEYS = {
 INVALID = 20
 
 
-@pytest.fixture(scope="module")
-def holding(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    with serving(tmp_path_factory.mktemp("ciphertexts"), KEYS) as running:
+@pytest.fixture
+def holding(tmp_path: Path) -> Iterator[Serving]:
+    with serving(tmp_path, KEYS) as running:
         yield running
 
 
@@ -286,7 +296,7 @@ def test_other_suites_and_plaintext_are_no_ciphertext(holding: Serving) -> None:
 
 
 @pytest.mark.parametrize("case", json.loads((FOLDER / "envelope.json").read_text())["open"], ids=lambda c: c["comment"])
-def test_envelope_vector(tmp_path: Path, vectors: Serving, case: dict[str, Any]) -> None:
+def test_envelope_vector(vectors: Serving, case: dict[str, Any]) -> None:
     context = None if case["context"] is None else bytes.fromhex(case["context"])
     with vectors.connect() as peer:
         status, values = peer.call(DECRYPT, case["keyring"], [bytes.fromhex(case["envelope"])], context)
@@ -296,15 +306,15 @@ def test_envelope_vector(tmp_path: Path, vectors: Serving, case: dict[str, Any])
         assert (status, values) == (1, [frames.Code[case["expect"]]])
 
 
-@pytest.fixture(scope="module")
-def vectors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+@pytest.fixture
+def vectors(tmp_path: Path) -> Iterator[Serving]:
     """The keys of envelope.json, all cached from the beginning: an envelope under another scope's key then meets it."""
     document = json.loads((FOLDER / "envelope.json").read_text())
     keys: dict[str, list[tuple[int, int, bytes]]] = {}
     for key in document["keys"]:
         purpose = INDEX if key["purpose"] == "index" else FIELD
         keys.setdefault(key["keyring"], []).append((int(key["id"], 16), purpose, bytes.fromhex(key["key"])))
-    with serving(tmp_path_factory.mktemp("vectors"), keys) as running:
+    with serving(tmp_path, keys) as running:
         for scope, held in keys.items():
             for entry in held:
                 running.holder.install(scope, entry)
