@@ -37,8 +37,8 @@ cache:                           # unwrapped data keys, in locked memory
 #  on_low_lock_limit: refuse     # or degrade: start with fewer keys
 
 workers:
-#  count: auto                   # native threads; auto: chosen from the cores that may be used
-#  pin: true                     # each to its core
+#  count: auto                   # native threads; auto: one a usable CPU, one CPU left for the rest
+#  pin: true                     # each to its CPU
 
 limits:
 #  max_frame: 8MiB
