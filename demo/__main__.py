@@ -13,12 +13,13 @@ from keyside import Client, InvalidCiphertext, KeysideError
 
 from demo.cells import BODY_KEYRING, PEOPLE_KEYRING, Cells, context, decrypt, encrypt
 from demo.people import ATTRIBUTION, SECRET, Person, TableMissingError, load
-from demo.screen import Screen
+from demo.screen import SHOWN, Screen
 from demo.search import SHORTEST, by_chance, found, needles
 from demo.sidecar import Sidecar, SidecarError
 from demo.store import Store, plain_image
 
 PROVIDERS = ("LOCAL",)
+SAMPLE_ROWS = 5
 
 
 class DemoError(Exception):
@@ -43,12 +44,14 @@ class Run:
         return [cell for cell in cells if cell is not None]
 
     def sample(self, cells: Cells | None = None) -> list[list[object]]:
-        """Four rows, spread over the table; secret columns from `cells`, or as they came."""
-        rows: list[list[object]] = []
-        for at in range(1, len(self.people), max(1, len(self.people) // 4))[:4]:
-            person = self.people[at]
-            rows.append([person.id, person.country, *(cells[c][at] if cells else person.secret(c) for c in SECRET)])
-        return rows
+        """A row of each of the first countries; secret columns from `cells`, or as they came."""
+        rows: dict[str, list[object]] = {}
+        for at, person in enumerate(self.people):
+            secret = (cells[column][at] if cells else person.secret(column) for column in SHOWN)
+            rows.setdefault(person.country, [person.id, person.country, *secret])
+            if len(rows) == SAMPLE_ROWS:
+                break
+        return list(rows.values())
 
 
 def begin(run: Run) -> int:
@@ -58,7 +61,8 @@ def begin(run: Run) -> int:
         pid = run.sidecar.start()
         run.sidecar.command("keyring", "create", PEOPLE_KEYRING, "--partitioned")
         run.sidecar.command("keyring", "create", BODY_KEYRING)
-        run.screen.note(f"pid {pid}, provider {run.sidecar.provider}, socket {run.sidecar.socket}")
+        run.screen.note(f"pid {pid}, provider {run.sidecar.provider}")
+        run.screen.note(f"socket {run.sidecar.socket}")
     return pid
 
 
@@ -84,9 +88,10 @@ def look_for_plaintext(run: Run) -> int:
         files = run.store.on_disk()
         hits = len(found(sorted_.sought, files))
         expected = by_chance(sorted_.sought, sum(map(len, files.values())))
-        note("searched every byte of " + ", ".join(f"{name} ({len(content):,} B)" for name, content in files.items()))
-        note(f"in the table unencrypted the same search finds {control:,} of {sought:,} values; here it finds {hits:,}")
-        note(f"not sought: {len(sorted_.short):,} values under {SHORTEST} bytes, which ciphertext holds by chance,")
+        for name, content in files.items():
+            note(f"searched {name} at each of {len(content):,} bytes")
+        note(f"found in the same table unencrypted: {control:,} of {sought:,} values; found here: {hits:,}")
+        note(f"not sought: {len(sorted_.short):,} values under {SHORTEST} bytes (ciphertext has some by chance)")
         note(f"and {len(sorted_.in_the_open):,} that the readable column country holds as well")
         if hits:
             raise DemoError(f"{hits} plaintexts are in the files (chance explains {expected:.4f})")
@@ -115,7 +120,7 @@ def decrypt_the_table(run: Run, at_rest: Cells) -> tuple[Cells, float]:
 
 def refuse_a_moved_cell(run: Run, at_rest: Cells) -> None:
     """Open one row's cell in another row's place, which must fail. Raises DemoError when it does not."""
-    cell = at_rest["weight"][0]
+    cell = at_rest["weight"][0] or b""
     with run.client() as client:
         try:
             client.decrypt(BODY_KEYRING, cell, context=context("weight", run.people[1]))
@@ -127,7 +132,8 @@ def refuse_a_moved_cell(run: Run, at_rest: Cells) -> None:
 
 def tell(run: Run) -> None:
     """The whole story, step by step. Raises DemoError, SidecarError, KeysideError."""
-    run.screen.rows(f"before: {len(run.people):,} persons ({ATTRIBUTION})", run.sample())
+    run.screen.rows(f"before: {len(run.people):,} persons", run.sample())
+    run.screen.note(ATTRIBUTION)
     pid = begin(run)
     encrypting = encrypt_the_table(run)
     at_rest = run.store.read()

@@ -6,21 +6,22 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from demo.people import OPEN, SECRET
+from demo.people import OPEN
 
-SHOWN_BYTES = 8
+SHOWN = ("given_names", "born", "birthplace")  # what fits 80 columns, at rest too
 
 
 def shown(cell: object) -> str:
-    """A cell in a table's column: envelopes as the start of their hex and their length."""
+    """A cell in a table's column: of an envelope the first two and last two bytes in hex, and the length."""
     if cell is None:
         return "[dim]NULL[/dim]"
     if isinstance(cell, bytes):
-        return f"[red]{cell[:SHOWN_BYTES].hex()}…[/red] [dim]{len(cell)} B[/dim]"
+        return f"[red]{cell[:2].hex()}…{cell[-2:].hex()}[/red] [dim]{len(cell)} B[/dim]"
     return str(cell)
 
 
@@ -53,8 +54,8 @@ class Screen:
 
     def rows(self, title: str, rows: Sequence[Sequence[object]], *, as_text: bool = False) -> None:
         """A table of rows: two readable columns, then those to encrypt. `as_text`: bytes are UTF-8, not envelopes."""
-        table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)
-        for name in ("id", "country", *SECRET):
+        table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+        for name in ("id", "country", *SHOWN):
             table.add_column(name, style="dim" if name in OPEN else "", no_wrap=True, overflow="ellipsis")
         for row in rows:
             cells = [cell.decode() if as_text and isinstance(cell, bytes) else cell for cell in row]

@@ -64,8 +64,8 @@ def alive(pid: str) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A segmentation fault ends pytest before it can report. pytest's faulthandler prints the stack; the next run says which
-    # test it was, so that nobody takes half a run for a whole one.
+    # A segmentation fault ends pytest before it can report. pytest's faulthandler prints the stack; the next run names
+    # the test, so that nobody takes half a run for a whole one.
     if TRIPWIRE.exists():
         pid, _, test = TRIPWIRE.read_text().partition(" ")
         if test.strip() and not alive(pid):
