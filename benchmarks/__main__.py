@@ -56,7 +56,7 @@ def main() -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="keyside-limit-")))
         limit = stack.enter_context(Limit(server_c, folder)) if server_c else None
         rows = measure(Stage(limit, wanted.rounds, wanted.scale), wanted.rows or list(MEASUREMENTS))
-    where["limit"] = str(server_c.parent.name) if server_c else "not present"
+    where["C limit"] = "present" if server_c else "not present"
     code = 0 if wanted.no_suites or wanted.rows else suites()
     show(rows, where)
     write_json(wanted.json, rows, where)

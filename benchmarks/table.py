@@ -17,12 +17,11 @@ from rich.table import Table
 from rich.text import Text
 
 WIDTH = 180
-NOT_PRESENT = "not present"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One measured figure. `met` is None where there is no target or its reference is not present."""
+    """One measured figure. `met` is None where there is no target, or nothing to hold against it: `note` says why."""
 
     what: str
     unit: str
@@ -38,7 +37,9 @@ class Row:
     def verdict(self) -> str:
         if self.met is not None:
             return "met" if self.met else "SHORT"
-        return NOT_PRESENT if self.target else ""
+        if not self.target:
+            return ""
+        return "not present" if self.reference is None and self.reference_name else "unproven"
 
 
 def failed(what: str, error: Exception) -> Row:

@@ -29,6 +29,7 @@ RATE = 5_000
 SECONDS = 2.0
 SETTLE_SECONDS = 0.3
 SIZE = 64
+BUSY_CORES = 0.8  # less, because others wanted the core too, is no proof
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,6 @@ def row(idle: list[Sample], burning: list[Sample], pinned: bool) -> Row:
         "the same, idle",
         ratio,
         "ratio <= 1.3",
-        ratio <= 1.3,
+        ratio <= 1.3 if cores >= BUSY_CORES else None,
         asked if pinned else f"{asked}; workers not pinned",
     )

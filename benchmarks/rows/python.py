@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -12,6 +13,7 @@ from typing import Any
 from keyside import Client
 
 from benchmarks.loadgen import closed_loop
+from benchmarks.processes import placed_on, worker_cpus
 from benchmarks.rivals import Rival, installed, open_rival
 from benchmarks.sidecar import Sidecar
 from benchmarks.stage import Stage, in_turns, median_ratio
@@ -37,7 +39,21 @@ def measure(stage: Stage) -> list[Row]:
         rivals = [open_rival(name) for name in installed()]
         for rival in rivals:
             stack.callback(rival.close)
-        return batches(stage, client, rivals) + single_calls(stage, client)
+        rows = batches(stage, client, rivals)
+        for cpu, where in places(stage, sidecar):
+            with placed_on({cpu}):
+                rows.append(single_calls(stage, client, where))
+        return rows
+
+
+def places(stage: Stage, sidecar: Sidecar) -> list[tuple[int, str]]:
+    """The worker's CPU and another one: what a round trip costs depends on it more than on anything else."""
+    mine = os.sched_getaffinity(0)
+    workers = worker_cpus(sidecar.pid) or [min(mine)]
+    if stage.limit is not None:
+        stage.limit.move_to(workers[0])
+    others = mine - set(workers)
+    return [(workers[0], "on the worker's CPU"), *([(min(others), "on another CPU")] if others else [])]
 
 
 def batches(stage: Stage, client: Client, rivals: Sequence[Rival]) -> list[Row]:
@@ -97,7 +113,7 @@ def beside_rivals(what: str, measured: dict[str, list[float]], versions: dict[st
     return rows
 
 
-def single_calls(stage: Stage, client: Client) -> list[Row]:
+def single_calls(stage: Stage, client: Client, where: str) -> Row:
     (value,) = fields(1, SIZE)
     if client.decrypt(KEYRING, client.encrypt(KEYRING, value, CONTEXT), CONTEXT) != value:
         raise WrongAnswerError("a single field does not decrypt to what it was")
@@ -119,15 +135,16 @@ def single_calls(stage: Stage, client: Client) -> list[Row]:
     measured = in_turns(stage.rounds, subjects)
     product = median(measured["Keyside"])
     ratio = median_ratio(measured["Keyside"], measured["limit"]) if "limit" in measured else None
-    return [
-        Row(
-            f"Client.encrypt, one {SIZE} B field a call",
-            "/s",
-            product,
-            median(measured["limit"]) if "limit" in measured else None,
-            "C limit, native client",
-            ratio,
-            ">= 35 k/s or ratio >= 0.5",
-            product >= 35_000 or (ratio is not None and ratio >= 0.5),
-        )
-    ]
+    reached: bool | None = product >= 35_000
+    if not reached:
+        reached = ratio >= 0.5 if ratio is not None else None
+    return Row(
+        f"Client.encrypt, one {SIZE} B field a call, {where}",
+        "/s",
+        product,
+        median(measured["limit"]) if "limit" in measured else None,
+        "C limit, native client",
+        ratio,
+        ">= 35 k/s or ratio >= 0.5",
+        reached,
+    )
