@@ -172,6 +172,15 @@ async def test_a_dropped_connection_is_replaced(async_client: AsyncClient, twin:
     assert twin.connections == 2
 
 
+async def test_replacing_a_dead_connection_is_no_retry(twin: Twin) -> None:
+    async with AsyncClient(twin.path, retries=0) as ks:
+        await ks.encrypt("contacts", b"x")
+        twin.faults.append(faults.drop())
+        assert await ks.encrypt("contacts", b"x")
+        twin.faults.append(faults.drop())
+        assert await ks.encrypt_many("contacts", [b"x"])
+
+
 async def test_half_an_answer_is_an_error(async_client: AsyncClient, twin: Twin) -> None:
     await async_client.encrypt("contacts", b"x")
     twin.faults.append(faults.cut(9))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from keyside import wire
 from keyside.batches import Job
@@ -15,10 +15,19 @@ MOST_ABANDONED: Final = 1024
 """Answers that nobody waits for any more; a connection that owes more of them is closed."""
 
 
+class Outcome(Protocol):
+    """Who waits for an answer: an asyncio future, or what does its work without the tick of the loop that a future
+    costs."""
+
+    def done(self) -> bool: ...
+    def set_result(self, answer: Answer, /) -> None: ...
+    def set_exception(self, error: KeysideError, /) -> None: ...
+
+
 class Waiting(NamedTuple):
     """A request that was sent and not answered yet."""
 
-    future: asyncio.Future[Answer]
+    future: Outcome
     job: Job
     arrivals: int
     """What the link's count of arrivals was when the request was sent."""
@@ -116,14 +125,13 @@ class Link(asyncio.Protocol):
         self._number = number = self._number % wire.MAX_ID + 1
         return number, wire.batch(self.packer, number, *job)
 
-    def send(self, job: Job, number: int, frame: bytes) -> asyncio.Future[Answer]:
-        """Send a packed request. The future raises PeerGone, ConnectionLost or ProtocolError."""
+    def send(self, job: Job, number: int, frame: bytes, future: Outcome) -> None:
+        """Send a packed request. `future` gets the answer, or PeerGone, ConnectionLost, DeadlineExceeded or
+        ProtocolError."""
         assert self._transport is not None
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._room = max(self._room, wire.ceiling(frame, len(job.items)))
         self._waiting[number] = Waiting(future, job, self._arrivals)
         self._transport.write(frame)
-        return future
 
     def expire(self, number: int) -> None:
         """The time of a request is up. When nothing at all has come since it was sent, the connection is given up
@@ -152,11 +160,11 @@ class Link(asyncio.Protocol):
             _refuse(one.future, type(error)(*error.args))
 
 
-def _settle(future: asyncio.Future[Answer], answer: Answer) -> None:
+def _settle(future: Outcome, answer: Answer) -> None:
     if not future.done():
         future.set_result(answer)
 
 
-def _refuse(future: asyncio.Future[Answer], error: KeysideError) -> None:
+def _refuse(future: Outcome, error: KeysideError) -> None:
     if not future.done():
         future.set_exception(error)
