@@ -78,7 +78,8 @@ cdef class DataPlane:
             raise RuntimeError("the secret arena is not open in this process: call fastpath.memory.open() first")
         check_options(options)
         if owner_of_keys[0] == self.owner:
-            raise RuntimeError("this process has a data plane already, and both would write the same key slots: stop it")
+            raise RuntimeError("this process has a data plane already, and both would write the same key slots: "
+                               "stop the first")
         if options.key_capacity * KEY_BYTES > arena_key_bytes():
             raise ValueError(f"the secret arena has room for {arena_key_bytes() // KEY_BYTES} data keys, "
                              f"not for {options.key_capacity}: open it for more")

@@ -1,4 +1,4 @@
-"""Every operation through the socket against independent oracles, and the plane's own life: start, drain, stop, fork."""
+"""Every operation through the socket against independent oracles; the plane's own life: start, drain, stop, fork."""
 
 from __future__ import annotations
 
@@ -391,5 +391,4 @@ def in_child(plane: DataPlane) -> int:
             use()
         except RuntimeError:
             refused += 1
-    del plane
     return len(uses) - refused

@@ -196,7 +196,7 @@ def test_what_cannot_be_installed_is_wiped_all_the_same(
 
 
 def test_a_hundred_thousand_installs_into_a_small_cache() -> None:
-    """Tombs are cleared, free lists hold, CacheFull never comes, and the last keys are all there. Nobody to wait for."""
+    """Tombs are cleared, free lists hold, CacheFull never comes, the last keys are all there. No worker to wait for."""
     open_memory()
     plane = DataPlane(Options(workers=1, cpus=(), key_capacity=64))
     chance = random.Random(3)

@@ -1,4 +1,4 @@
-"""Requests that wait for a data key: coalescing, limits, deadlines, refusals, and everything that can go wrong meanwhile."""
+"""Requests that wait for a data key: coalescing, limits, deadlines, refusals, and whatever goes wrong meanwhile."""
 
 from __future__ import annotations
 
