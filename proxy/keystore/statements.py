@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from proxy.keyring import DataKey, Keyring, KeyState, Purpose, Scope, Wrap
@@ -37,6 +37,46 @@ _KEY = (
 )
 
 
+# Built once: putting a statement together costs as much as running it. `b_` keeps parameters apart from columns.
+_KEYRING_NAMED = _KEYRING.where(keyrings.c.name == bindparam("b_name"))
+_KEYRING_ID = select(keyrings.c.id).where(keyrings.c.name == bindparam("b_name"))
+_KEY_OF_ID = _KEY.where(data_keys.c.id == bindparam("b_id"))
+_ID_TAKEN = select(data_keys.c.id).where(data_keys.c.id == bindparam("b_id"))
+_LATEST_KEY = _KEY.where(
+    data_keys.c.id
+    == select(data_keys.c.id)
+    .join_from(data_keys, keyrings, data_keys.c.keyring_id == keyrings.c.id)
+    .where(
+        keyrings.c.name == bindparam("b_name"),
+        data_keys.c.partition == bindparam("b_partition"),
+        data_keys.c.purpose == bindparam("b_purpose"),
+    )
+    .order_by(data_keys.c.generation.desc())
+    .limit(1)
+    .scalar_subquery()
+)
+_DEMOTE = (
+    update(data_keys)
+    .where(
+        data_keys.c.keyring_id == bindparam("b_keyring_id"),
+        data_keys.c.partition == bindparam("b_partition"),
+        data_keys.c.purpose == bindparam("b_purpose"),
+        data_keys.c.state == KeyState.ACTIVE.value,
+    )
+    .values(state=KeyState.DECRYPT_ONLY.value)
+)
+_INSERT_KEY = insert(data_keys)
+_INSERT_WRAPS = insert(wraps)
+_LEASED = (
+    select(data_keys.c.messages_leased)
+    .where(data_keys.c.id == bindparam("b_id"), data_keys.c.state == KeyState.ACTIVE.value)
+    .with_for_update()
+)
+_SET_LEASED = (
+    update(data_keys).where(data_keys.c.id == bindparam("b_id")).values(messages_leased=bindparam("b_messages"))
+)
+
+
 def insert_keyring(connection: Connection, keyring: Keyring) -> Keyring:
     """Store a new keyring. Raises KeyringExists."""
     try:
@@ -56,7 +96,7 @@ def insert_keyring(connection: Connection, keyring: Keyring) -> Keyring:
 
 def read_keyring(connection: Connection, name: str) -> Keyring | None:
     """The keyring of that name, or None."""
-    row = connection.execute(_KEYRING.where(keyrings.c.name == name)).one_or_none()
+    row = connection.execute(_KEYRING_NAMED, {"b_name": name}).one_or_none()
     return _keyring(row) if row else None
 
 
@@ -77,41 +117,28 @@ def count_keys(connection: Connection) -> dict[str, int]:
 
 def read_key(connection: Connection, key_id: int) -> DataKey | None:
     """The data key of that id with all its wraps, or None."""
-    return _one_key(connection, _KEY.where(data_keys.c.id == key_id))
+    return _one_key(connection, _KEY_OF_ID, b_id=key_id)
 
 
 def read_latest_key(connection: Connection, scope: Scope, purpose: Purpose) -> DataKey | None:
     """The data key of the highest generation, whatever its state, or None when the scope never had one."""
-    latest = (
-        select(data_keys.c.id)
-        .join_from(data_keys, keyrings, data_keys.c.keyring_id == keyrings.c.id)
-        .where(
-            keyrings.c.name == scope.keyring,
-            data_keys.c.partition == (scope.partition or NO_PARTITION),
-            data_keys.c.purpose == int(purpose),
-        )
-        .order_by(data_keys.c.generation.desc())
-        .limit(1)
-        .scalar_subquery()
-    )
-    return _one_key(connection, _KEY.where(data_keys.c.id == latest))
+    partition = scope.partition or NO_PARTITION
+    return _one_key(connection, _LATEST_KEY, b_name=scope.keyring, b_partition=partition, b_purpose=int(purpose))
 
 
 def insert_active(connection: Connection, key: DataKey) -> None:
     """Store `key` as its scope's active one and demote the former. Raises KeyringUnknown, AlreadyActive, KeyIdTaken."""
-    keyring_id = connection.scalar(select(keyrings.c.id).where(keyrings.c.name == key.scope.keyring))
+    keyring_id = connection.scalar(_KEYRING_ID, {"b_name": key.scope.keyring})
     if keyring_id is None:
         raise KeyringUnknown(f"no keyring is named {key.scope.keyring}: create it first")
-    if connection.scalar(select(data_keys.c.id).where(data_keys.c.id == key.id)) is not None:
+    if connection.scalar(_ID_TAKEN, {"b_id": key.id}) is not None:
         raise KeyIdTaken("a data key with this id exists: draw another id")
-    series = {
-        "keyring_id": keyring_id,
-        "partition": key.scope.partition or NO_PARTITION,
-        "purpose": int(key.purpose),
-    }
+    partition = key.scope.partition or NO_PARTITION
     try:
-        _demote(connection, series)
-        _insert_key(connection, key, series)
+        if key.generation > 1:
+            series = {"b_keyring_id": keyring_id, "b_partition": partition, "b_purpose": int(key.purpose)}
+            connection.execute(_DEMOTE, series)
+        _insert_key(connection, key, keyring_id, partition)
     except IntegrityError as error:
         raise AlreadyActive(
             f"{key.scope} got its data key of generation {key.generation} from another writer"
@@ -120,16 +147,12 @@ def insert_active(connection: Connection, key: DataKey) -> None:
 
 def lease(connection: Connection, key_id: int, messages: int, limit: int) -> int:
     """Grant an active key up to `messages` of what is left of `limit`, and count them. Returns how many."""
-    leased: int | None = connection.scalar(
-        select(data_keys.c.messages_leased)
-        .where(data_keys.c.id == key_id, data_keys.c.state == KeyState.ACTIVE.value)
-        .with_for_update()
-    )
+    leased: int | None = connection.scalar(_LEASED, {"b_id": key_id})
     if leased is None:
         return 0
     granted = max(0, min(messages, limit - leased))
     if granted:
-        connection.execute(update(data_keys).where(data_keys.c.id == key_id).values(messages_leased=leased + granted))
+        connection.execute(_SET_LEASED, {"b_id": key_id, "b_messages": leased + granted})
     return granted
 
 
@@ -139,32 +162,22 @@ def set_state(connection: Connection, key_id: int, state: KeyState) -> bool:
     return changed.rowcount == 1
 
 
-def _demote(connection: Connection, series: dict[str, Any]) -> None:
+def _insert_key(connection: Connection, key: DataKey, keyring_id: int, partition: str) -> None:
     connection.execute(
-        update(data_keys)
-        .where(
-            data_keys.c.keyring_id == series["keyring_id"],
-            data_keys.c.partition == series["partition"],
-            data_keys.c.purpose == series["purpose"],
-            data_keys.c.state == KeyState.ACTIVE.value,
-        )
-        .values(state=KeyState.DECRYPT_ONLY.value)
-    )
-
-
-def _insert_key(connection: Connection, key: DataKey, series: dict[str, Any]) -> None:
-    connection.execute(
-        insert(data_keys).values(
-            **series,
-            id=key.id,
-            generation=key.generation,
-            state=KeyState.ACTIVE.value,
-            messages_leased=key.messages_leased,
-            created_at=key.created_at,
-        )
+        _INSERT_KEY,
+        {
+            "id": key.id,
+            "keyring_id": keyring_id,
+            "partition": partition,
+            "purpose": int(key.purpose),
+            "generation": key.generation,
+            "state": KeyState.ACTIVE.value,
+            "messages_leased": key.messages_leased,
+            "created_at": key.created_at,
+        },
     )
     connection.execute(
-        insert(wraps),
+        _INSERT_WRAPS,
         [
             {
                 "data_key_id": key.id,
@@ -179,8 +192,8 @@ def _insert_key(connection: Connection, key: DataKey, series: dict[str, Any]) ->
     )
 
 
-def _one_key(connection: Connection, query: Select[Any]) -> DataKey | None:
-    rows = connection.execute(query).all()
+def _one_key(connection: Connection, query: Select[Any], **parameters: object) -> DataKey | None:
+    rows = connection.execute(query, parameters).all()
     return _data_key(rows[0], rows) if rows else None
 
 
