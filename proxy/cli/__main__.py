@@ -1,0 +1,5 @@
+"""`python -m proxy.cli`: the command where no script was installed."""
+
+from proxy.cli import main
+
+main()
