@@ -10,11 +10,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
-from providers import ConfigurationInvalid, Provider, ProviderError, RetryableError, create
+from providers import (
+    ConfigurationInvalid,
+    CredentialsInvalid,
+    Denied,
+    ForeignWrap,
+    NotFound,
+    Provider,
+    ProviderError,
+    RetryableError,
+    create,
+)
+from providers.wiping import wipe
 from proxy import __version__, log, startup
 from proxy.config import Config
 from proxy.exits import Exit
 from proxy.keys import KeyOptions, KeyService
+from proxy.keys.wrapping import Wrapping
 from proxy.keystore import AnotherInstance, Keystore, KeystoreError
 from proxy.listener import Listener, adopt, check_free, listen
 from proxy.service import Parts, Service
@@ -50,8 +62,9 @@ async def _assemble(config: Config, undo: AsyncExitStack) -> Parts:
     warnings = [*config.unbuilt(), *_harden()]
     activated = _activated(config)
     paths = {"data": config.socket.path, "admin": config.admin.path}
-    for role in paths.keys() - activated.keys():
-        check_free(paths[role])
+    for role, path in paths.items():
+        if role not in activated:
+            check_free(path)
     startup.raise_descriptor_limit()
     placement = startup.place(config.workers.count, config.workers.pin, startup.usable_cpus())
     memory, shortage = _lock_memory(config, placement)
@@ -62,6 +75,8 @@ async def _assemble(config: Config, undo: AsyncExitStack) -> Parts:
     provider, trouble = await _open_provider(config)
     undo.push_async_callback(provider.close)
     warnings += [trouble] if trouble else []
+    if not trouble and (trouble := await _try_unwrapping(store, provider, config)):
+        warnings.append(trouble)
 
     plane = DataPlane(_plane_options(config, placement, memory.key_capacity))
     undo.callback(plane.stop)
@@ -123,6 +138,24 @@ async def _open_provider(config: Config) -> tuple[Provider, str | None]:
         await provider.close()
         raise StartupError(str(error), Exit.CONFIG) from error
     return provider, None
+
+
+async def _try_unwrapping(store: Keystore, provider: Provider, config: Config) -> str | None:
+    """Unwrap one stored data key: a wrong root key is found now, and not by the first request. Raises StartupError."""
+    try:
+        key = await store.any_key()
+    except KeystoreError as error:
+        raise StartupError(str(error), Exit.STORAGE) from error
+    if key is None:
+        return None
+    try:
+        wipe(await Wrapping(provider).unwrap(key, config.limits.park_timeout / 1000))
+    except (NotFound, ForeignWrap, CredentialsInvalid, Denied) as error:
+        raise StartupError(f"the provider cannot unwrap what the keystore holds: {error}", Exit.CONFIG) from error
+    except ProviderError as error:
+        # this key alone may be damaged or disabled, or the provider busy: the others may still serve
+        return f"data key {key.id:016x} cannot be unwrapped: {error}"
+    return None
 
 
 def _activated(config: Config) -> dict[str, socket]:

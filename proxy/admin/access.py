@@ -25,10 +25,10 @@ class AdminRule:
 
 
 class AdminPeers:
-    """The rule set; `replace` takes effect for open connections too."""
+    """The rule set; `replace` takes effect for open connections too. `own`: the uid that runs the sidecar."""
 
-    def __init__(self, rules: Iterable[AdminRule] = ()) -> None:
-        self._always = {0, os.geteuid()}
+    def __init__(self, rules: Iterable[AdminRule] = (), own: int | None = None) -> None:
+        self._always = {0, os.geteuid() if own is None else own}
         self._rules = tuple(rules)
 
     def replace(self, rules: Iterable[AdminRule]) -> None:

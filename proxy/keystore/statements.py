@@ -126,6 +126,12 @@ def read_latest_key(connection: Connection, scope: Scope, purpose: Purpose) -> D
     return _one_key(connection, _LATEST_KEY, b_name=scope.keyring, b_partition=partition, b_purpose=int(purpose))
 
 
+def read_any_key(connection: Connection) -> DataKey | None:
+    """Some data key that still has its wraps, or None. Whichever is found first: the table may be long."""
+    found = select(data_keys.c.id).where(data_keys.c.state != KeyState.DESTROYED.value).limit(1).scalar_subquery()
+    return _one_key(connection, _KEY.where(data_keys.c.id == found))
+
+
 def insert_active(connection: Connection, key: DataKey) -> None:
     """Store `key` as its scope's active one and demote the former. Raises KeyringUnknown, AlreadyActive, KeyIdTaken."""
     keyring_id = connection.scalar(_KEYRING_ID, {"b_name": key.scope.keyring})

@@ -17,7 +17,7 @@ def home() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def sidecar() -> Iterator[Sidecar]:
     """A sidecar with the keyrings `users` (partitioned) and `contacts`; tests leave it as it is, but for data keys."""
-    with folder() as path, running(initialize(path, log="{level: debug}")) as started:
+    with folder() as path, running(initialize(path, log="{level: debug}"), execute=True) as started:
         started.run("keyring", "create", "users", "--partitioned")
         started.run("keyring", "create", "contacts", "--index-bits", "64")
         yield started

@@ -8,8 +8,9 @@ import subprocess
 
 import pytest
 
-from tests.proxy.service.sidecar import KEYSIDE, Sidecar, environment, keyside
+from tests.proxy.service.sidecar import KEYSIDE, Sidecar, command, environment, keyside
 
+ENCRYPT = "http://localhost/v1/encrypt"
 CONTEXT = base64.b64encode(b"users.email").decode()
 
 
@@ -22,7 +23,9 @@ def test_a_value_comes_out_as_it_went_in(sidecar: Sidecar, value: bytes) -> None
 
 def test_the_pipeline_of_the_readme(sidecar: Sidecar) -> None:
     name = shlex.join(KEYSIDE)
-    line = f"printf secret | {name} encrypt users/42 --context users.email | {name} decrypt users/42 --context users.email"
+    line = (
+        f"printf secret | {name} encrypt users/42 --context users.email | {name} decrypt users/42 --context users.email"
+    )
     done = subprocess.run(
         ["/bin/sh", "-c", line], env=environment(KEYSIDE_CONFIG=str(sidecar.config)), capture_output=True, check=True
     )
@@ -39,8 +42,7 @@ def test_the_sidecar_is_found_by_option_variable_and_working_folder(sidecar: Sid
 
 def test_curl_on_the_data_socket_as_in_the_readme(sidecar: Sidecar) -> None:
     done = subprocess.run(
-        ["curl", "-sS", "--unix-socket", sidecar.data, "http://localhost/v1/encrypt"]
-        + ["-d", '{"keyring":"users/42","items":["aGVsbG8="]}'],
+        ["curl", "-sS", "--unix-socket", sidecar.data, ENCRYPT, "-d", '{"keyring":"users/42","items":["aGVsbG8="]}'],
         capture_output=True,
         check=True,
     )
@@ -64,7 +66,9 @@ def test_json_carries_nulls_contexts_and_failed_items(sidecar: Sidecar) -> None:
 
 
 def test_blind_indexes_and_reencryption_over_http(sidecar: Sidecar) -> None:
-    _, one = sidecar.post("/v1/blind-index", {"keyring": "users", "context": CONTEXT, "items": ["YQ==", "YQ==", "Yg=="]})
+    _, one = sidecar.post(
+        "/v1/blind-index", {"keyring": "users", "context": CONTEXT, "items": ["YQ==", "YQ==", "Yg=="]}
+    )
     first, same, other = (base64.b64decode(item) for item in one["items"])
     assert first == same != other
     assert len(first) == 16
@@ -91,8 +95,7 @@ def test_refusals_over_http(sidecar: Sidecar, path: str, body: object, status: i
 
 def test_a_connection_serves_many_http_requests(sidecar: Sidecar) -> None:
     done = subprocess.run(
-        ["curl", "-sS", "-v", "--unix-socket", sidecar.data, "-d", '{"keyring":"contacts","items":[null]}']
-        + ["http://localhost/v1/encrypt"] * 3,
+        ["curl", "-sSv", "--unix-socket", sidecar.data, "-d", '{"keyring":"contacts","items":[null]}', *[ENCRYPT] * 3],
         capture_output=True,
         check=True,
     )
@@ -115,9 +118,10 @@ def test_a_connection_serves_many_http_requests(sidecar: Sidecar) -> None:
     ],
 )
 def test_a_failing_command_says_one_line_and_exits_with_its_code(
-    sidecar: Sidecar, arguments: list[str], stdin: bytes, code: int, word: bytes
+    sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch, arguments: list[str], stdin: bytes, code: int, word: bytes
 ) -> None:
-    done = keyside(*arguments, stdin=stdin, KEYSIDE_CONFIG=str(sidecar.config))
+    monkeypatch.setenv("KEYSIDE_CONFIG", str(sidecar.config))
+    done = command(*arguments, stdin=stdin)
     assert done.returncode == code, done.stderr
     assert word in done.stderr
     assert b"Traceback" not in done.stderr
