@@ -40,8 +40,9 @@ lint: setup  ## ruff, mypy --strict, import layers, Cython lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	cd clients/python && ../../$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/cython-lint fastpath benchmarks
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint fastpath benchmarks
 
 .PHONY: format
 format: setup  ## rewrite the Python sources as lint wants them

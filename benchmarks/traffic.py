@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from random import Random
 
-import msgpack  # type: ignore[import-untyped]  # it ships no types
+import msgpack
 
 from benchmarks.loadgen import Exchange, Run
 

@@ -1,7 +1,7 @@
-"""The data plane as the control plane sees it. One per process; every method is called with the GIL, from one thread."""
+"""The data plane as the control plane sees it. One a process; every method is called with the GIL, from one thread."""
 
 from collections.abc import Sequence
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 PURPOSE_FIELD: Final = 0
 PURPOSE_INDEX: Final = 1
@@ -23,11 +23,12 @@ class Options(NamedTuple):
     product: str = "keyside/0.1.0"
 
 class Rule(NamedTuple):
-    """Who may do what. A rule matches a peer when each of uid and gid that is given matches (gid: any group of the peer)."""
+    """Who may do what. A rule matches a peer when all of uid and gid that it gives match (gid: any of the peer's)."""
 
     uid: int | None
     gid: int | None
-    keyrings: tuple[str, ...]  # globs over `name` and `name/partition`: `*` matches any run of characters, `/` included; `?` one
+    # globs over `name` and `name/partition`: `*` matches any run of characters, `/` included; `?` one
+    keyrings: tuple[str, ...]
     operations: int  # bit mask, 1 << op (protocol.md)
     rate: int  # items a second shared by all that the rule matches; 0: unlimited
 
@@ -79,8 +80,8 @@ class DataPlane:
     def drain(self, timeout: float) -> bool:
         """Accept no more, answer SHUTTING_DOWN to new requests, wait until parked ones are answered and output is read.
 
-        Returns False when `timeout` seconds were not enough. Releases the GIL; keep answering events from another thread
-        or call with 0 repeatedly.
+        Returns False when `timeout` seconds were not enough. Releases the GIL; keep answering events from another
+        thread or call with 0 repeatedly.
         """
     def stop(self) -> None:
         """Close every connection, end the workers, wipe every key. Idempotent."""
@@ -95,15 +96,14 @@ class DataPlane:
         """Replace the policy at once, for open connections too. No rule matches: DENIED."""
 
     # Key cache. `scope` is `name` or `name/partition`.
-    def install(
-        self, key_id: int, scope: str, purpose: int, key: bytearray, *, ttl: int, index_bits: int = 0
-    ) -> None:
+    def install(self, key_id: int, scope: str, purpose: int, key: bytearray, *, ttl: int, index_bits: int = 0) -> None:
         """Copy the 32 bytes of `key` into a slot and wipe `key` (also when it raises). `ttl` in milliseconds.
 
-        Installing a key_id that is cached only renews its time. Evicts the least recently used keys when full; raises CacheFull.
+        Installing a key_id that is cached only renews its time. Evicts the least recently used keys when full; raises
+        CacheFull.
         """
     def activate(self, key_id: int, budget: int) -> bool:
-        """Make a cached key its scope's active one and add `budget` messages. False when it is not cached (any more)."""
+        """Make a cached key its scope's active one and add `budget` messages. False when it is not cached any more."""
     def add_budget(self, key_id: int, budget: int) -> bool:
         """Add messages to a cached key's budget. False when it is not cached (any more)."""
     def deactivate(self, scope: str, purpose: int) -> None:
@@ -114,7 +114,7 @@ class DataPlane:
         """Evict every key of one scope; returns how many."""
     def contains(self, key_id: int) -> bool: ...
     def expiring(self, within: int, limit: int = 256) -> list[tuple[int, str, int]]:
-        """(key_id, scope, purpose) of keys used since they were installed whose time ends within `within` milliseconds."""
+        """(key_id, scope, purpose) of keys used since they were installed whose time ends within `within` ms."""
     def sweep(self) -> int:
         """Evict keys whose time is up; returns how many."""
     def refuse_key(self, key_id: int, scope: str, code: int, ttl: int) -> None:
@@ -122,6 +122,9 @@ class DataPlane:
     def refuse_scope(self, scope: str, purpose: int, code: int, ttl: int) -> None:
         """The same for a scope's active key."""
     def complete(self, token: int) -> None:
-        """The miss `token` is settled, well or badly: run the requests that wait for it again. Unknown tokens are ignored."""
-    def stats(self) -> dict[str, object]:
+        """The miss `token` is settled, well or badly: run the requests that wait for it again.
+
+        Unknown tokens are ignored.
+        """
+    def stats(self) -> dict[str, Any]:
         """Counters, gauges and latency histograms, summed over workers; see fastpath/stats.pyi for the keys."""

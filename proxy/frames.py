@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
-import msgpack  # type: ignore[import-untyped]  # it ships no types
+import msgpack
 
 LENGTH: Final = struct.Struct(">I")
 # a response may be longer than max_frame by at most this much an item

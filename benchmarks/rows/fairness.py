@@ -8,7 +8,7 @@ import struct
 from contextlib import ExitStack
 from statistics import median
 
-import msgpack  # type: ignore[import-untyped]  # it ships no types
+import msgpack
 
 from benchmarks.loadgen import closed_loop
 from benchmarks.sidecar import Sidecar

@@ -1,5 +1,6 @@
 """The load generator against a server that lies, stalls and breaks off on purpose."""
 
+import socket
 import struct
 import threading
 import time
@@ -153,7 +154,7 @@ class EchoServer(ScriptedServer):
     def __init__(self, path: Path) -> None:
         super().__init__(path, lambda request: None)
 
-    def _serve(self, link) -> None:
+    def _serve(self, link: socket.socket) -> None:
         while data := link.recv(65536):
             link.sendall(data)
 

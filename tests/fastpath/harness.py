@@ -204,7 +204,7 @@ def serving(
 ) -> Iterator[Serving]:
     """A data plane on a socket in `folder`."""
     open_memory()
-    options = {"workers": workers, "cpus": (), "key_capacity": CAPACITY} | limits
+    options: dict[str, Any] = {"workers": workers, "cpus": (), "key_capacity": CAPACITY} | limits
     plane = DataPlane(Options(**options))
     listener = socket.socket(socket.AF_UNIX)
     path = folder / "data.sock"

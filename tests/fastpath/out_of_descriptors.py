@@ -73,7 +73,7 @@ def main(folder: Path) -> None:
 
 def flood(running: Serving) -> None:
     """More peers than descriptors, both ends in this process: every one is served or closed, none hangs."""
-    peers = []
+    peers: list[socket.socket] = []
     with contextlib.suppress(OSError):
         while len(peers) < LIMIT:
             peer = socket.socket(socket.AF_UNIX)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -285,7 +286,8 @@ def test_starting_on_a_bad_descriptor_can_be_repaired(tmp_path: Path) -> None:
 )
 def test_options_that_cannot_work(option: str, value: int) -> None:
     open_memory()
-    options = Options(workers=1, cpus=(), key_capacity=CAPACITY)._replace(**{option: value})
+    wrong: dict[str, Any] = {option: value}
+    options = Options(workers=1, cpus=(), key_capacity=CAPACITY)._replace(**wrong)
     with pytest.raises(ValueError, match=option):
         DataPlane(options)
 

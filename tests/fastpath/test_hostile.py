@@ -137,13 +137,13 @@ def test_pipelined_requests_are_all_answered(peer: Peer) -> None:
 
 def test_a_frame_of_max_frame_exactly_and_one_byte_over(plane: Serving, peer: Peer) -> None:
     head = len(frames.build_request(1, ENCRYPT, "contacts", None, [b"x" * 70000])) - 4 - 70000
-    items = [b"x" * (MAX_FRAME - head)]
-    exact = frames.build_request(1, ENCRYPT, "contacts", None, items)
+    value = b"x" * (MAX_FRAME - head)
+    exact = frames.build_request(1, ENCRYPT, "contacts", None, [value])
     assert len(exact) == MAX_FRAME + 4
     peer.raw(exact)
     answer = peer.receive()
     assert answer[:2] == [1, 0]
-    assert len(answer[2][0]) == len(items[0]) + 38
+    assert len(answer[2][0]) == len(value) + 38
     peer.raw(struct.pack(">I", MAX_FRAME + 1))
     assert peer.receive()[:2] == [0, BAD_REQUEST]
     assert peer.closed()

@@ -6,6 +6,7 @@ import contextlib
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -223,7 +224,11 @@ def test_a_key_that_goes_again_before_its_request_runs(tmp_path: Path) -> None:
         running.holder.keeping = True
         peer.send(1, DECRYPT, "contacts", None, [sealed(b"x")])
         for gone in range(3):
-            event = wait_for(lambda gone=gone: running.holder.kept[gone:])[0]
+
+            def kept(start: int = gone) -> list[Any]:
+                return running.holder.kept[start:]
+
+            event = wait_for(kept)[0]
             running.holder.install("contacts", OLD)
             running.plane.evict(OLD[0])
             running.plane.complete(event.token)

@@ -415,7 +415,12 @@ async def test_no_key_is_left_in_a_buffer(
 ) -> None:
     made: list[bytearray] = []
     draw = sidecar.service._supply._create.__globals__["random_key"]
-    monkeypatch.setattr("proxy.keys.supply.random_key", lambda: made.append(draw()) or made[-1])
+
+    def remembered() -> bytearray:
+        made.append(draw())
+        return made[-1]
+
+    monkeypatch.setattr("proxy.keys.supply.random_key", remembered)
     await sidecar.want_active("users/1")
     sidecar.provider.fault = failing(Unavailable("down"))
     await sidecar.want_active("users/2")

@@ -134,8 +134,8 @@ async def test_full_is_told_as_full_and_loses_nothing(store: Keystore, make_key:
     made = [store.create_keyring(f"{number:064}") for number in range(2000)]
     outcomes = await asyncio.gather(*made, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} <= {Keyring, KeystoreFull}
-    with pytest.raises(KeystoreFull, match=r"no space .*SQLITE_FULL"):
-        raise outcomes[-1]
+    assert isinstance(outcomes[-1], KeystoreFull)
+    assert re.search(r"no space .*SQLITE_FULL", str(outcomes[-1]))
     for key_id in stored:
         assert await store.key(key_id) is not None
     await store.close()

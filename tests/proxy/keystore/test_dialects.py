@@ -3,14 +3,15 @@
 import subprocess
 import sys
 
-from sqlalchemy import create_mock_engine
+from sqlalchemy import create_mock_engine, make_url
 
 from proxy.keystore.schema import metadata
 
 
 def ddl(url: str) -> list[str]:
     statements: list[str] = []
-    engine = create_mock_engine(url, lambda sql, *_, **__: statements.append(str(sql.compile(dialect=engine.dialect))))
+    dialect = make_url(url).get_dialect()()
+    engine = create_mock_engine(url, lambda sql, *_, **__: statements.append(str(sql.compile(dialect=dialect))))
     metadata.create_all(engine, checkfirst=False)
     return statements
 

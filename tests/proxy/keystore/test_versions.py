@@ -165,7 +165,7 @@ def test_alembic_is_not_imported_while_nothing_needs_migrating(url: str) -> None
 
 
 def test_the_schema_is_good_postgresql() -> None:
-    dialect = postgresql.dialect()
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy gives it no types
     text = "".join(str(CreateTable(table).compile(dialect=dialect)) for table in metadata.sorted_tables)
     text += "".join(
         str(CreateIndex(index).compile(dialect=dialect))
