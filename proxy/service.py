@@ -273,16 +273,18 @@ class Service:
         return "" if self._provider_answered else health.detail
 
     async def _drain(self) -> None:
+        self._http.drain()
+        drained = self._parts.plane.drain(0)
+        self._parts.data.unlink()
         self._parts.notifier.stopping("draining")
         log.event(logging.INFO, "draining", waiting_at_most_seconds=DRAIN_SECONDS)
-        self._http.drain()
-        self._parts.data.unlink()
         deadline = time.monotonic() + DRAIN_SECONDS
-        while not self._parts.plane.drain(0):
+        while not drained:
             if time.monotonic() > deadline or self._hurry.is_set():
                 log.event(logging.WARNING, "stopping with requests unanswered or answers unread")
                 return
             await asyncio.sleep(DRAIN_POLL_SECONDS)
+            drained = self._parts.plane.drain(0)
 
     async def _close(self) -> None:
         """In the order of who depends on whom; each part goes even when another fails to."""
