@@ -23,6 +23,7 @@ from proxy.admin.app import serve_admin
 from proxy.admin.errors import ConfigRefused, Conflict, Invalid, NotFound, NotNow
 from proxy.config import Config, ConfigError, load
 from proxy.events import EventPump, EventSource, every
+from proxy.footprint import give_back
 from proxy.http_data import HttpData, HttpLimits
 from proxy.http_data import Plane as HttpPlane
 from proxy.keyring import Keyring, KeyringError
@@ -118,6 +119,7 @@ class Service:
             stand_back(self._parts.placement.control_cpus)
             async with asyncio.TaskGroup() as background:
                 tasks = [background.create_task(work) for work in self._background()]
+                give_back(keep="/fastpath/")
                 await self._announce()
                 await self._stopping.wait()
                 await self._drain()

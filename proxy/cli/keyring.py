@@ -33,11 +33,11 @@ def create(name: str, partitioned: bool, index_bits: int | None, config_path: Pa
     _print_one(made, as_json, "created ")
 
 
-@keyring.command()
+@keyring.command(name="show")
 @click.argument("name")
 @config_option
 @json_option
-def show(name: str, config_path: Path, as_json: bool) -> None:
+def show_one(name: str, config_path: Path, as_json: bool) -> None:
     """Show the keyring NAME."""
     found = ask(read_config(config_path).admin.path, "GET", f"/v1/keyrings/{quote(name, safe='')}")
     _print_one(found, as_json, "")
@@ -69,10 +69,9 @@ def _print_one(found: dict[str, Any], as_json: bool, before: str) -> None:
 
 
 def _print_table(found: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from proxy.cli.tables import new_table, show
 
-    table = Table("keyring", "partitioned", "index bits", "suite", "data keys", "made", box=None, pad_edge=False)
+    table = new_table("keyring", "partitioned", "index bits", "suite", "data keys", "made")
     for one in found:
         table.add_row(
             one["name"],
@@ -82,4 +81,4 @@ def _print_table(found: list[dict[str, Any]]) -> None:
             f"{one['data_keys']:,}",
             one["created_at"],
         )
-    Console(highlight=False, soft_wrap=True).print(table)
+    show(table)

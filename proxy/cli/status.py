@@ -25,15 +25,13 @@ def status(config_path: Path, as_json: bool) -> None:
 
 
 def _print(found: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from proxy.cli.tables import new_table, show
 
-    console = Console(highlight=False, soft_wrap=True)
-    table = Table(show_header=False, box=None, pad_edge=False)
+    table = new_table()
     for name, text in _rows(found):
         table.add_row(name, text)
-    console.print(table)
-    operations = Table("operation", "requests/s", "items/s", "requests", "items", box=None, pad_edge=False)
+    show(table)
+    operations = new_table("operation", "requests/s", "items/s", "requests", "items")
     recent = found["recent"]["operations"]
     for name, counts in found["operations"].items():
         rates = recent[name]
@@ -44,10 +42,10 @@ def _print(found: dict[str, Any]) -> None:
             f"{counts['requests']:,}",
             f"{counts['items']:,}",
         )
-    console.print()
-    console.print(operations)
+    click.echo()
+    show(operations)
     for warning in found["warnings"]:
-        console.print(f"warning: {warning}", markup=False)
+        click.echo(f"warning: {warning}")
 
 
 def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str]]:

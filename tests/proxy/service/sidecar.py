@@ -69,7 +69,9 @@ def command(*arguments: str | Path, stdin: bytes = b"") -> Said:
 def folder() -> Iterator[Path]:
     """A folder with a short name: a Unix socket's path has at most 107 bytes."""
     with tempfile.TemporaryDirectory(prefix="ks") as name:
-        yield Path(name)
+        path = Path(name)
+        path.chmod(0o755)  # some tests come as somebody else
+        yield path
 
 
 def initialize(home: Path, **settings: str) -> Path:
