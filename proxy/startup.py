@@ -26,6 +26,9 @@ TUNABLES: Final = {
     "glibc.malloc.perturb": "165",
     "glibc.malloc.arena_max": "2",
 }
+# The lazy binder saves vector registers on the stack while it looks a symbol up, and with them what memcpy moved last:
+# half a data key was found there. Bound at start, no symbol is looked up later.
+LOADER: Final = {"LD_BIND_NOW": "1"}
 # looking for plugins loads importlib.metadata and more, and would run the code of other packages beside the keys
 NO_PLUGINS: Final = {"PYDANTIC_DISABLE_PLUGINS": "__all__"}
 
@@ -55,10 +58,11 @@ def overwriting_environment(environ: MutableMapping[str, str]) -> dict[str, str]
     An operator's own tunables are kept unless they contradict ours.
     """
     tunables = dict(word.split("=", 1) for word in environ.get("GLIBC_TUNABLES", "").split(":") if "=" in word)
-    if environ.get("PYTHONMALLOC") == ALLOCATOR and TUNABLES.items() <= tunables.items():
+    wanted = {"PYTHONMALLOC": ALLOCATOR} | LOADER
+    if wanted.items() <= dict(environ).items() and TUNABLES.items() <= tunables.items():
         return None
     words = ":".join(f"{name}={value}" for name, value in (tunables | TUNABLES).items())
-    return {**environ, **NO_PLUGINS, "PYTHONMALLOC": ALLOCATOR, "GLIBC_TUNABLES": words}
+    return {**environ, **NO_PLUGINS, **wanted, "GLIBC_TUNABLES": words}
 
 
 def reexecute_with_overwriting_allocator(

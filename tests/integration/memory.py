@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def forms(secret: bytes) -> dict[str, bytes]:
-    """Byte strings that give the secret away, by name: itself and its halves, hexadecimal, base64 in three alignments."""
+    """Byte strings that give the secret away, by name: itself, its halves, hexadecimal, base64 in three alignments."""
     found = {
         "raw": secret,
         "first half": secret[:16],

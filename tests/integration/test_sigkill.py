@@ -1,4 +1,4 @@
-"""A data key is durable before the first ciphertext under it leaves: SIGKILL at any instant loses nothing acknowledged."""
+"""A data key is durable before the first ciphertext under it leaves: SIGKILL loses nothing acknowledged."""
 
 from __future__ import annotations
 
