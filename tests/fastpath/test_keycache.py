@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import random
 import threading
@@ -31,6 +32,7 @@ memmem.restype = ctypes.c_void_p
 memmem.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t)
 
 
+@functools.cache
 def locked_regions() -> list[tuple[int, int]]:
     """(start, bytes) of this process's secret or locked mappings: where the arena is."""
     regions = []

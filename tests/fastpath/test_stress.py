@@ -29,7 +29,7 @@ from tests.fastpath.harness import (
 )
 from tests.twin import envelope
 
-SECONDS = float(os.environ.get("KEYSIDE_STRESS_SECONDS", "8"))
+SECONDS = float(os.environ.get("KEYSIDE_STRESS_SECONDS", "6"))
 RINGS = [f"ring/{n}" for n in range(12)]
 KEYS = {
     scope: [
