@@ -203,7 +203,7 @@ class Sidecar:
             try:
                 received = self._notify.recv(4096).decode()
             except TimeoutError:
-                assert self.process.poll() is None, f"the sidecar ended with {self.process.returncode}: {self.log}"
+                assert self.process.poll() is None, f"the sidecar ended: {self.log}"
                 continue
             return dict(line.split("=", 1) for line in received.splitlines())
         raise AssertionError(f"no report within {PATIENCE} s: {self.log}")
