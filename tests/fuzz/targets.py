@@ -122,7 +122,7 @@ def shape(answer: list[Any]) -> tuple[int, bool, int]:
 
 
 def foretold(sent: bytes) -> list[tuple[int, bool, int]]:
-    expected = []
+    expected: list[tuple[int, bool, int]] = []
     at = 0
     while len(sent) - at >= 4:
         n = int.from_bytes(sent[at : at + 4], "big")

@@ -1,7 +1,7 @@
-"""A short run of every fuzz target, each in a process of its own; a crash or a wrong answer prints its input.
+"""A short run of every fuzz target, each in a process of its own; a crash or wrong answer prints its input.
 
-FUZZ_SECONDS is for all targets together (12 under the sanitizers, else 4). FUZZ_SEED repeats a run; without it the runs of
-a day share one seed.
+FUZZ_SECONDS is for all targets together (12 under the sanitizers, else 4). FUZZ_SEED repeats a run; without it the runs
+of a day share one seed.
 """
 
 from __future__ import annotations

@@ -13,22 +13,22 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
-import msgpack  # type: ignore[import-untyped]  # it ships no types
+import msgpack
 import pytest
 
 from tests.proxy.service.sidecar import KEYSIDE, Sidecar, environment, initialize, running
 
 
-def exchange(connected: socket.socket, *request: object) -> list[object]:
+def exchange(connected: socket.socket, *request: object) -> list[Any]:
     """One frame there and one back, written from docs/spec/wire.md and not with our codec."""
     body = msgpack.packb(request, use_bin_type=True)
     connected.sendall(struct.pack(">I", len(body)) + body)
     return receive(connected)
 
 
-def receive(connected: socket.socket) -> list[object]:
+def receive(connected: socket.socket) -> list[Any]:
     (length,) = struct.unpack(">I", connected.recv(4, socket.MSG_WAITALL))
-    answer: list[object] = msgpack.unpackb(connected.recv(length, socket.MSG_WAITALL), raw=False)
+    answer: list[Any] = msgpack.unpackb(connected.recv(length, socket.MSG_WAITALL), raw=False)
     return answer
 
 
@@ -63,7 +63,7 @@ def test_sigterm_ends_it_cleanly_and_removes_its_sockets(own: Sidecar) -> None:
 
 def test_draining_answers_what_was_asked_and_refuses_what_comes_later(own: Sidecar) -> None:
     with connect(own.data) as busy, connect(own.data) as slow, closing(keystore_tool(own)) as tool:
-        (envelope,) = exchange(busy, 1, 1, "contacts", None, [b"x"])[2]  # type: ignore[misc]  # a list
+        (envelope,) = exchange(busy, 1, 1, "contacts", None, [b"x"])[2]
         # the keystore is locked: this first use of a keyring waits for a data key while the sidecar begins to drain
         own.run("keyring", "create", "fresh")
         tool.execute("BEGIN IMMEDIATE")
@@ -172,7 +172,7 @@ def activated(config: Path, sockets: list[socket.socket], names: str) -> "Iterat
 
 def test_a_locked_keystore_costs_only_requests_that_need_it(own: Sidecar) -> None:
     with connect(own.data) as connected, closing(keystore_tool(own)) as tool:
-        (envelope,) = exchange(connected, 1, 1, "contacts", None, [b"x"])[2]  # type: ignore[misc]  # a list
+        (envelope,) = exchange(connected, 1, 1, "contacts", None, [b"x"])[2]
         own.run("keyring", "create", "other")
         tool.execute("BEGIN IMMEDIATE")
         answer = exchange(connected, 2, 1, "other", None, [b"x"])
