@@ -54,8 +54,8 @@ def check_free(path: Path) -> None:
         )
     try:
         mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
+    except (FileNotFoundError, NotADirectoryError):
+        return  # making the folders will tell
     except OSError as error:
         raise SocketInTheWay(
             f"{path} cannot be looked at: {error.strerror}; check the folder's owner and mode", Exit.CANNOT_CREATE

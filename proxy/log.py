@@ -104,7 +104,10 @@ def _message(record: logging.LogRecord) -> str:
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
     fields = getattr(record, "fields", None)
-    return fields if isinstance(fields, dict) else {}
+    found = dict(fields) if isinstance(fields, dict) else {}
+    if record.exc_info:
+        found.setdefault("correlation", secrets.token_hex(6))
+    return found
 
 
 def _timestamp(record: logging.LogRecord) -> str:

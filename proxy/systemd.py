@@ -6,10 +6,9 @@ Without systemd every function here is a no-op.
 
 import os
 import socket
-import stat
 import time
 from collections.abc import MutableMapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 FIRST_FD = 3
@@ -30,36 +29,36 @@ def listen_sockets(environ: MutableMapping[str, str], paths: dict[str, Path]) ->
     if pid != str(os.getpid()) or not count.isdigit():
         return {}
     taken: dict[str, socket.socket] = {}
-    for index, descriptor in enumerate(range(FIRST_FD, FIRST_FD + int(count))):
-        opened = _listening(descriptor)
-        role = _role(opened, names[index] if index < len(names) else "", paths)
-        if role in taken:
-            raise ActivationError(f"systemd passed two {role} sockets; keep one ListenStream= with that name")
-        taken[role] = opened
+    with ExitStack() as refused:
+        for index, descriptor in enumerate(range(FIRST_FD, FIRST_FD + int(count))):
+            opened = refused.enter_context(_open(descriptor))
+            _check_listening(opened, descriptor)
+            role = _role(opened, names[index] if index < len(names) else "", paths)
+            if role in taken:
+                raise ActivationError(f"systemd passed two {role} sockets; keep one ListenStream= with that name")
+            taken[role] = opened
+        refused.pop_all()
     return taken
 
 
-def _listening(descriptor: int) -> socket.socket:
-    os.set_inheritable(descriptor, False)
+def _open(descriptor: int) -> socket.socket:
     try:
-        is_socket = stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+        os.set_inheritable(descriptor, False)
+        return socket.socket(fileno=descriptor)
     except OSError as error:
         raise ActivationError(
-            f"LISTEN_FDS promises descriptor {descriptor}, which is not open; start the sidecar by its .socket unit"
+            f"LISTEN_FDS promises a socket as descriptor {descriptor}, and there is none; start by the .socket unit"
         ) from error
-    opened = socket.socket(fileno=descriptor) if is_socket else None
-    if (
-        opened is None
-        or opened.family != socket.AF_UNIX
-        or opened.type != socket.SOCK_STREAM
-        or not opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-    ):
+
+
+def _check_listening(opened: socket.socket, descriptor: int) -> None:
+    stream = opened.family == socket.AF_UNIX and opened.type == socket.SOCK_STREAM
+    if not stream or not opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         raise ActivationError(
-            f"descriptor {descriptor} from systemd is no listening Unix stream socket; use ListenStream=/path and "
-            "Accept=no"
+            f"descriptor {descriptor} from systemd is no listening Unix stream socket; "
+            "use ListenStream=/path and Accept=no"
         )
     opened.setblocking(False)
-    return opened
 
 
 def _role(opened: socket.socket, name: str, paths: dict[str, Path]) -> str:
