@@ -7,6 +7,7 @@ import json
 import socket
 import tempfile
 import time
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -97,18 +98,18 @@ class Sidecar(demo.Sidecar):
         return self.process.pid
 
     def create_keyring(self, name: str, *, partitioned: bool = False) -> None:
-        self.command("keyring", "create", name, *(["--partitioned"] if partitioned else []))
+        self.admin("/v1/keyrings", {"name": name, "partitioned": partitioned})
 
-    def admin(self, path: str) -> bytes:
-        """What `GET path` answers on the admin socket. Raises SidecarError unless 200."""
+    def admin(self, path: str, send: dict[str, Any] | None = None) -> bytes:
+        """What the admin socket answers to GET, or to POST with something to send. Raises SidecarError on a failure."""
         link = SocketConnection(self.admin_path)
         try:
-            link.request("GET", path)
+            link.request("GET" if send is None else "POST", path, None if send is None else json.dumps(send))
             answer = link.getresponse()
             body = answer.read()
         finally:
             link.close()
-        if answer.status != 200:
+        if answer.status not in (HTTPStatus.OK, HTTPStatus.CREATED):
             raise SidecarError(f"{path} answered {answer.status}: {body[:200]!r}")
         return body
 

@@ -20,13 +20,13 @@ def measure(stage: Stage) -> list[Row]:
         decrypting(sidecar.path, ["written"], 1, SIZE)
         sidecar.restart()
         return [
-            row("decrypts at once, key not cached: unwraps", *crowd(sidecar, reading, "unwraps")),
+            row("decrypts at once, cold key: unwraps", *crowd(sidecar, reading, "unwraps")),
             row(
-                "encrypts at once, key not cached: unwraps",
+                "encrypts at once, cold key: unwraps",
                 *crowd(sidecar, encrypting(["written"], 1, SIZE), "unwraps"),
             ),
             row(
-                "encrypts at once, first use of a keyring: wraps",
+                "encrypts at once, new keyring: wraps",
                 *crowd(sidecar, encrypting(["fresh"], 1, SIZE), "wraps"),
             ),
         ]

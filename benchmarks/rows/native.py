@@ -23,7 +23,6 @@ SIZE = 64
 DEEP = 128
 DEEP_ROUNDS = 8_000
 SINGLE_ROUNDS = 40_000
-USERS = 1_000
 
 
 def measure(stage: Stage) -> list[Row]:
@@ -61,7 +60,7 @@ def subjects(
 
 
 def pipelined(stage: Stage, sidecar: Sidecar) -> list[Row]:
-    users = [f"users/{number}" for number in range(USERS)]
+    users = [f"users/{number}" for number in range(DEEP)]
     runs = in_turns(
         stage.rounds,
         subjects(

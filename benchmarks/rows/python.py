@@ -139,11 +139,11 @@ def single_calls(stage: Stage, client: Client, where: str) -> Row:
     if not reached:
         reached = ratio >= 0.5 if ratio is not None else None
     return Row(
-        f"Client.encrypt, one {SIZE} B field a call, {where}",
+        f"Client.encrypt, {SIZE} B, {where}",
         "/s",
         product,
         median(measured["limit"]) if "limit" in measured else None,
-        "C limit, native client",
+        "C limit",
         ratio,
         ">= 35 k/s or ratio >= 0.5",
         reached,
