@@ -1,6 +1,7 @@
 """Rows, verdicts, and subjects that take turns."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -67,8 +68,12 @@ def test_json_holds_the_rows_and_the_machine(tmp_path: Path) -> None:
 
 def test_turns_alternate_their_order() -> None:
     order: list[str] = []
-    subjects = {name: lambda name=name: order.append(name) or len(order) for name in "ab"}
-    assert in_turns(3, subjects) == {"a": [1, 4, 5], "b": [2, 3, 6]}
+
+    def asked(name: str) -> int:
+        order.append(name)
+        return len(order)
+
+    assert in_turns(3, {name: partial(asked, name) for name in "ab"}) == {"a": [1, 4, 5], "b": [2, 3, 6]}
     assert "".join(order) == "abbaab"
 
 
