@@ -9,7 +9,7 @@ import struct
 from contextlib import closing
 from pathlib import Path
 
-import msgpack  # type: ignore[import-untyped]  # it ships no types
+import msgpack
 import pytest
 
 from tests.proxy.service.sidecar import Sidecar, command, http_request, initialize, running
