@@ -68,15 +68,11 @@ cdef bint is_peer(Rule* rule, Peer* peer) noexcept nogil:
     return False
 
 
-cdef bint names_keyring(Rule* rule, const uint8_t* name, uint32_t n) noexcept nogil:
-    """A glob that matches the keyring stands for all its partitions."""
-    cdef uint32_t i, keyring = n
-    for i in range(n):
-        if name[i] == c'/':
-            keyring = i
-            break
+cdef bint names_scope(Rule* rule, const uint8_t* name, uint32_t n) noexcept nogil:
+    """Over the whole name: who may search `users` may not therefore read `users/42` (docs/configuration.md)."""
+    cdef uint32_t i
     for i in range(rule.n_globs):
-        if glob_matches(rule.globs[i], name, n) or glob_matches(rule.globs[i], name, keyring):
+        if glob_matches(rule.globs[i], name, n):
             return True
     return False
 
@@ -88,7 +84,7 @@ cdef void policy_decide(Policy* policy, Peer* peer, const uint8_t* name, uint32_
         rules[op] = NO_RULE
     for i in range(policy.n_rules):
         rule = &policy.rules[i]
-        if is_peer(rule, peer) and names_keyring(rule, name, n):
+        if is_peer(rule, peer) and names_scope(rule, name, n):
             for op in range(OP_COUNT):
                 if rule.operations & (1 << op) and rules[op] == NO_RULE:
                     rules[op] = <uint16_t>i
