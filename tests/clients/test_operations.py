@@ -33,3 +33,12 @@ def test_requests_arrive_in_the_shortest_form(client: Client, twin: Twin) -> Non
         (1, "contacts", b"c", [b"x" * 300]),
         (1, "contacts", [None, b"x", b"y"], [b"a", None, b"b"]),
     ]
+
+
+@pytest.mark.parametrize("pool_size", [1, 4])
+def test_a_batch_that_begins_short_and_goes_on_long(twin: Twin, pool_size: int) -> None:
+    # the long parts ask HELLO first, while the answer to a short one lies in the same buffer
+    values = [b"x"] * 250 + [b"y" * 2000] * 350
+    with Client(twin.path, timeout=5, pool_size=pool_size) as ks:
+        envelopes = ks.encrypt_many("contacts", values)
+        assert ks.decrypt_many("contacts", envelopes) == values

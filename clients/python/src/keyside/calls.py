@@ -241,6 +241,9 @@ class Calls:
                     # taken off the socket, the next part sent, and only then looked at: the worker need not wait for
                     # that
                     body = lane.receive(before[2], deadline) if before else None
+                    if body and self._limits is None:
+                        # a long next part asks HELLO first, whose answer would overwrite this one
+                        body = memoryview(bytes(body))
                     if index < len(parts):
                         room = self._submit(lane, parts[index], deadline)
                         owed[lane] = (index, lane.number, room)
