@@ -126,7 +126,8 @@ def test_dribbling_byte_by_byte(plane: Serving, peer: Peer) -> None:
     requests = b"".join(frames.build_request(i, ENCRYPT, "contacts", None, [b"v" * i]) for i in range(10))
     for i in range(len(requests)):
         peer.raw(requests[i : i + 1])
-    assert [peer.receive()[:2] for _ in range(10)] == [[i, 0] for i in range(10)]
+    # the first may wait for its data key while later ones are answered
+    assert sorted(peer.receive()[:2] for _ in range(10)) == [[i, 0] for i in range(10)]
 
 
 def test_pipelined_requests_are_all_answered(peer: Peer) -> None:
