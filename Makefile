@@ -10,6 +10,8 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 NATIVE := $(wildcard fastpath/*.pyx fastpath/*.pxd fastpath/*.h benchmarks/*.pyx benchmarks/*.pxd) setup.py
 SANITIZE := address,undefined
 ASAN_LIB := build/asan
+TSAN_LIB := build/tsan
+THREADED := $(addprefix tests/fastpath/test_,$(addsuffix .py,stress budget parking gate dataplane))
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
@@ -27,7 +29,7 @@ demo: $(VENV)/.demo  ## encrypt a real public table, kill the sidecar, decrypt i
 	$(BIN)/python -m demo --provider $(PROVIDER)
 
 .PHONY: test
-test: lint unit sanitize package  ## every check there is: lint, tests, native tests and a short fuzz under sanitizers, wheels
+test: lint unit sanitize threads package  ## every check there is: lint, tests, native tests and a short fuzz under sanitizers, wheels
 
 ##@ Checks
 
@@ -52,6 +54,10 @@ format: setup  ## rewrite the Python sources as lint wants them
 .PHONY: sanitize
 sanitize: setup  ## AddressSanitizer and UBSan build in build/asan, and the native tests under it
 	CC="$${CC:-cc}" SANITIZE=$(SANITIZE) scripts/sanitized $(ASAN_LIB)
+
+.PHONY: threads
+threads: setup  ## ThreadSanitizer build in build/tsan, and what runs in several threads under it
+	CC="$${CC:-cc}" SANITIZE=thread scripts/sanitized $(TSAN_LIB) --capture=no $(THREADED)
 
 .PHONY: fuzz
 fuzz: setup  ## fuzz frames and envelopes for FUZZ_SECONDS (600) under the sanitizers

@@ -25,6 +25,7 @@ cdef extern from * nogil:
     void store_release_u64 "ks_store_release"(uint64_t* p, uint64_t v)
     void store_release_ptr "ks_store_release"(void** p, void* v)
     void store_release_int "ks_store_release"(int* p, int v)
+    void store_relaxed_u32 "ks_store_relaxed"(uint32_t* p, uint32_t v)
     void store_relaxed_u64 "ks_store_relaxed"(uint64_t* p, uint64_t v)
     void store_relaxed_i64 "ks_store_relaxed"(int64_t* p, int64_t v)
     uint64_t fetch_add_u64 "ks_fetch_add"(uint64_t* p, uint64_t v)

@@ -7,8 +7,9 @@ from libc.string cimport memcmp, memcpy, memset
 from fastpath.aead cimport KEY_BYTES, random_bytes
 from fastpath.arena cimport secret_wipe
 from fastpath.atomics cimport (
-    fetch_add_i64, fetch_add_u64, exchange_u8, load_acquire_ptr, load_acquire_u32, load_acquire_u64, load_relaxed_i64,
-    load_relaxed_u64, store_release_ptr, store_release_u32, store_relaxed_i64, store_relaxed_u64,
+    bump_u64, exchange_u8, fetch_add_i64, fetch_add_u64, load_acquire_ptr, load_acquire_u32, load_acquire_u64,
+    load_relaxed_i64, load_relaxed_u64, store_relaxed_i64, store_relaxed_u32, store_relaxed_u64, store_release_ptr,
+    store_release_u32,
 )
 from fastpath.mapping cimport map_unshared, unmap
 from fastpath.sockets cimport (
@@ -261,7 +262,7 @@ cdef void unlink_slot(KeyCache* cache, uint32_t index) noexcept nogil:
     if scope.keys == 0:
         table_drop(cache.by_name, scope.hash, slot.scope)
         store_release_u32(&scope.generation, scope.generation + 1)
-    cache.live -= 1
+    store_relaxed_u32(&cache.live, cache.live - 1)
 
 
 cdef void bury(KeyCache* cache, uint32_t index) noexcept nogil:
@@ -334,7 +335,7 @@ cdef uint32_t cache_remove_expired(KeyCache* cache, uint64_t now) noexcept nogil
             count += 1
             if count == BATCH:
                 break
-    cache.expired += remove_all(cache, batch, count)
+    bump_u64(&cache.expired, remove_all(cache, batch, count))
     pthread_mutex_unlock(&cache.lock)
     return count
 
@@ -364,7 +365,7 @@ cdef void make_room(KeyCache* cache, uint64_t now) noexcept nogil:
             looked += 1
         if count:
             break
-    cache.evicted += remove_all(cache, batch, count)
+    bump_u64(&cache.evicted, remove_all(cache, batch, count))
 
 
 # Installation
@@ -432,7 +433,7 @@ cdef int cache_install(KeyCache* cache, uint64_t key_id, const uint8_t* name, ui
             memcpy(cache.keys + <size_t>index * KEY_BYTES, key, KEY_BYTES)
             fill(slot, key_id, scope, purpose, now, expires, index_bytes)
             cache.scopes[scope].keys += 1
-            cache.live += 1
+            store_relaxed_u32(&cache.live, cache.live + 1)
             table_add(cache.by_id, mix(cache.seed, key_id), index)
             outcome = 0
     pthread_mutex_unlock(&cache.lock)

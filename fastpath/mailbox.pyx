@@ -3,6 +3,7 @@
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
+from fastpath.atomics cimport store_relaxed_u32
 from fastpath.plane cimport Mailbox
 from fastpath.sockets cimport (
     EFD_CLOEXEC, EFD_NONBLOCK, close, errno, eventfd, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock,
@@ -38,7 +39,7 @@ cdef void mailbox_put(Mailbox* box, void* node) noexcept nogil:
     else:
         (<void**>box.tail)[0] = node
     box.tail = node
-    box.count += 1
+    store_relaxed_u32(&box.count, box.count + 1)
     pthread_mutex_unlock(&box.lock)
     if first:
         write(box.event_fd, &one, 8)
@@ -51,7 +52,7 @@ cdef void* mailbox_take_all(Mailbox* box) noexcept nogil:
     pthread_mutex_lock(&box.lock)
     cdef void* head = box.head
     box.head = box.tail = NULL
-    box.count = 0
+    store_relaxed_u32(&box.count, 0)
     pthread_mutex_unlock(&box.lock)
     return head
 
@@ -63,6 +64,6 @@ cdef void* mailbox_take(Mailbox* box) noexcept nogil:
         box.head = (<void**>head)[0]
         if box.head == NULL:
             box.tail = NULL
-        box.count -= 1
+        store_relaxed_u32(&box.count, box.count - 1)
     pthread_mutex_unlock(&box.lock)
     return head

@@ -59,9 +59,8 @@ cdef struct Letter:
     Peer peer
 
 cdef struct Mailbox:
-    # A queue of Events or Letters (both start with `next`). head, tail, count: under lock. event_fd: written after a
-    # put
-    # into an empty queue.
+    # A queue of Events or Letters (both start with `next`). head, tail, count: under lock; count is also read without
+    # it, relaxed. event_fd: written after a put into an empty queue.
     pthread_mutex_t lock
     void* head
     void* tail

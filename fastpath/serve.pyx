@@ -204,7 +204,7 @@ cdef uint32_t active_slot(Task* t, uint8_t purpose) noexcept nogil:
 cdef inline bint usable(Worker* w, Slot* slot) noexcept nogil:
     if load_relaxed_u64(&slot.expires) <= w.now:
         return False
-    if slot.used_at + USED_STEP < w.now:
+    if load_relaxed_u64(&slot.used_at) + USED_STEP < w.now:
         store_relaxed_u64(&slot.used_at, w.now)
     return True
 

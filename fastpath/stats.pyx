@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from fastpath.atomics cimport load_relaxed_u64
+from fastpath.atomics cimport load_relaxed_u32, load_relaxed_u64
 from fastpath.plane cimport BUCKETS, Counters, Plane
 
 OPERATIONS = ("hello", "encrypt", "decrypt", "blind_index", "reencrypt")
@@ -68,8 +68,8 @@ cdef dict collect(Plane* plane):
     result["failed_requests"] = by_code(plane, c, c.failed_requests)
     result["latency_ns"] = histogram(plane, c, c.latency)
     result["parked_latency_ns"] = histogram(plane, c, c.parked_latency)
-    result["keys_cached"] = plane.cache.live
+    result["keys_cached"] = load_relaxed_u32(&plane.cache.live)
     result["key_capacity"] = plane.cache.capacity
-    result["keys_evicted"] = plane.cache.evicted
-    result["keys_expired"] = plane.cache.expired
+    result["keys_evicted"] = load_relaxed_u64(&plane.cache.evicted)
+    result["keys_expired"] = load_relaxed_u64(&plane.cache.expired)
     return result

@@ -8,7 +8,8 @@ from libc.string cimport memcpy, memset
 
 from fastpath.arena cimport arena_thread_exit
 from fastpath.atomics cimport (
-    bump_u64, fetch_add_u64, load_acquire_int, load_acquire_u64, load_relaxed_u64, store_release_u64,
+    bump_u64, fetch_add_u64, load_acquire_int, load_acquire_u64, load_relaxed_u32, load_relaxed_u64,
+    store_release_u64,
 )
 from fastpath.connection cimport (
     connection_close, connection_flush, connection_open, connection_ready, connections_reap, connections_sweep,
@@ -222,7 +223,7 @@ cdef Worker* least_loaded(Worker* w) noexcept nogil:
     cdef uint32_t i
     for i in range(w.plane.n_workers):
         other = w.plane.workers[i]
-        count = load_relaxed_u64(&other.counters.connections) + other.inbox.count
+        count = load_relaxed_u64(&other.counters.connections) + load_relaxed_u32(&other.inbox.count)
         if count < fewest:
             fewest = count
             best = other
