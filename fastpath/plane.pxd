@@ -189,6 +189,7 @@ cdef struct Worker:
     int index
     int cpu                       # pinned to, or -1
     int epoll
+    int ticker_fd                 # readable once a second: waiting without a timeout costs no timer a request
     int spare_fd                  # given up for a moment when descriptors run out
     Mailbox inbox
     uint64_t removals_seen

@@ -34,6 +34,7 @@ cdef extern from * nogil:
     #include <sys/epoll.h>
     #include <sys/eventfd.h>
     #include <sys/socket.h>
+    #include <sys/timerfd.h>
     #include <sys/un.h>
     #include <time.h>
     #include <unistd.h>
@@ -91,6 +92,16 @@ cdef extern from * nogil:
         int flags = fcntl(fd, F_GETFL);
         return flags < 0 ? -1 : fcntl(fd, F_SETFL, flags | O_NONBLOCK);
     }
+    /* readable once a second, for the whole life of the descriptor */
+    static inline int ks_ticker(void) {
+        struct itimerspec each = {{1, 0}, {1, 0}};
+        int fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+        if (fd >= 0 && timerfd_settime(fd, 0, &each, NULL)) {
+            close(fd);
+            return -1;
+        }
+        return fd;
+    }
     static inline int ks_spare_fd(void) { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
     """
     uint64_t now_ns "ks_now"()
@@ -102,6 +113,7 @@ cdef extern from * nogil:
     int peer_groups "ks_peer_groups"(int fd, uint32_t* groups, int most)
     int epoll_set "ks_epoll_set"(int ep, int what, int fd, uint32_t events, void* ptr)
     int set_nonblocking "ks_nonblocking"(int fd)
+    int ticker_fd "ks_ticker"()
     int spare_fd "ks_spare_fd"()
 
     enum: EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLRDHUP, EPOLLEXCLUSIVE

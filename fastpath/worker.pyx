@@ -28,7 +28,7 @@ from fastpath.serve cimport NO_MEMORY, WAITING, request_id_of, serve_parked
 from fastpath.sockets cimport (
     EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, EPOLLEXCLUSIVE, EPOLLIN, EPOLL_CLOEXEC, EPOLL_CTL_ADD,
     EPOLL_CTL_DEL, accept_connection, block_signals, close, epoll_create1, epoll_event, epoll_set, epoll_wait,
-    errno, now_ns, peer_groups, peer_identity, pin_thread, spare_fd,
+    errno, now_ns, peer_groups, peer_identity, pin_thread, read, spare_fd, ticker_fd,
 )
 
 
@@ -51,6 +51,7 @@ cdef Worker* worker_new(Plane* plane, int index, int cpu) noexcept nogil:
     w.cpu = cpu
     w.epoll = epoll_create1(EPOLL_CLOEXEC)
     w.spare_fd = spare_fd()
+    w.ticker_fd = ticker_fd()
     w.input = <uint8_t*>malloc(READ_BYTES)
     w.out = <uint8_t*>malloc(OUT_BYTES)
     w.out_room = OUT_BYTES
@@ -58,6 +59,7 @@ cdef Worker* worker_new(Plane* plane, int index, int cpu) noexcept nogil:
     if (w.epoll < 0 or w.input == NULL or w.out == NULL or mailbox_open(&w.inbox) != 0
             or cryptor_open(&w.cryptor) != 0
             or epoll_set(w.epoll, EPOLL_CTL_ADD, w.inbox.event_fd, EPOLLIN, &w.inbox) != 0
+            or epoll_set(w.epoll, EPOLL_CTL_ADD, w.ticker_fd, EPOLLIN, &w.ticker_fd) != 0
             or epoll_set(w.epoll, EPOLL_CTL_ADD, plane.listen_fd, EPOLLIN | EPOLLEXCLUSIVE, w) != 0):
         worker_free(w)
         return NULL
@@ -88,6 +90,8 @@ cdef void worker_free(Worker* w) noexcept nogil:
         close(w.epoll)
     if w.spare_fd >= 0:
         close(w.spare_fd)
+    if w.ticker_fd >= 0:
+        close(w.ticker_fd)
     free(w.input)
     free(w.out)
     free(w)
@@ -96,13 +100,14 @@ cdef void worker_free(Worker* w) noexcept nogil:
 cdef void* worker_main(void* argument) noexcept nogil:
     cdef Worker* w = <Worker*>argument
     cdef epoll_event[EVENTS_AT_ONCE] events
+    cdef uint64_t ticks
     cdef int i, n
     block_signals()
     if w.cpu >= 0:
         pin_thread(w.cpu)
     w.now = now_ns()
     while not load_acquire_int(&w.plane.stopping):
-        n = epoll_wait(w.epoll, events, EVENTS_AT_ONCE, 50 if w.parked_first != NULL or w.listen_again_at else 1000)
+        n = epoll_wait(w.epoll, events, EVENTS_AT_ONCE, 50 if w.parked_first != NULL or w.listen_again_at else -1)
         w.now = now_ns()
         acknowledge(w)
         for i in range(n):
@@ -110,6 +115,8 @@ cdef void* worker_main(void* argument) noexcept nogil:
                 accept_some(w)
             elif events[i].data.ptr == &w.inbox:
                 read_inbox(w)
+            elif events[i].data.ptr == &w.ticker_fd:
+                read(w.ticker_fd, &ticks, 8)
             else:
                 connection_ready(w, <Connection*>events[i].data.ptr, events[i].events)
                 # between two connections this worker holds no slot and no policy
