@@ -7,8 +7,8 @@ and errors are the ones that binary frames meet, and there is no second implemen
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, Protocol, cast
 
@@ -57,6 +57,7 @@ class HttpLimits:
 
     max_frame: int
     connections: int
+    buffer_bytes: int
     idle_timeout: float
     stall_timeout: float
 
@@ -65,11 +66,42 @@ class HttpLimits:
         """Base64 makes three bytes four; the rest is quotes, commas and white space."""
         return self.max_frame * 3 // 2 + 65_536
 
+    @property
+    def held(self) -> int:
+        """What bodies and answers of all connections together may take; a few of the longest always fit."""
+        return max(self.buffer_bytes, 4 * self.max_body)
+
 
 class Plane(Protocol):
     """What this module asks of the data plane."""
 
     def adopt(self, fd: int, uid: int, gid: int, pid: int, groups: Sequence[int] = ()) -> None: ...
+
+
+class Room:
+    """Memory for bodies and answers, shared by all connections: workers bound theirs, and see nothing of these."""
+
+    def __init__(self, size: int) -> None:
+        self._free = size
+
+    @contextmanager
+    def share(self) -> Iterator[Callable[[int], None]]:
+        """A function that takes bytes, to be given back when the block ends. It raises Refused when none are left."""
+        taken = 0
+
+        def take(count: int) -> None:
+            nonlocal taken
+            if count > self._free:
+                raise Refused(
+                    Status.OVERLOADED, "too much is being received and answered over HTTP; try again after a pause"
+                )
+            self._free -= count
+            taken += count
+
+        try:
+            yield take
+        finally:
+            self._free += taken
 
 
 class FrameLine:
@@ -211,6 +243,7 @@ class HttpData:
             shutdown_timeout=1.0,
         )
         self._connections: dict[asyncio.BaseTransport, HandedOver] = {}
+        self._room = Room(limits.held)
         self._draining = False
         self._counts = dict.fromkeys(("connections", "turned_away", "requests", "failed"), 0)
 
@@ -283,21 +316,33 @@ class HttpData:
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         connection = self._connections[cast(asyncio.BaseTransport, request.transport)]
-        try:
-            body = await request.read()
-        except web.HTTPRequestEntityTooLarge as error:
-            raise Refused(
-                Status.BAD_REQUEST, f"the body is longer than {self._limits.max_body} bytes; split it"
-            ) from error
-        connection.request_arrived()
-        try:
-            op = OPERATIONS[request.path]
-            answer = await self._ask(connection, op, parse_request(op, body))
-        finally:
-            connection.request_served()
-        if answer.status >= Status.BAD_REQUEST:
-            raise Refused(answer.status, answer.message)
-        return web.json_response(render_answer(op, answer))
+        with self._room.share() as take:
+            body = await self._body(request, take)
+            connection.request_arrived()
+            try:
+                op = OPERATIONS[request.path]
+                answer = await self._ask(connection, op, parse_request(op, body))
+            finally:
+                connection.request_served()
+            if answer.status >= Status.BAD_REQUEST:
+                raise Refused(answer.status, answer.message)
+            response = web.json_response(render_answer(op, answer))
+            take(response.content_length or 0)
+            # sent here and not by aiohttp afterwards: an answer that nobody reads takes room until the connection ends
+            with suppress(ConnectionError):
+                await response.prepare(request)
+                await response.write_eof()
+            return response
+
+    async def _body(self, request: web.Request, take: Callable[[int], None]) -> bytes:
+        """The body, as much of it as arrived paid for with `take`. Raises Refused."""
+        body = bytearray()
+        async for chunk in request.content.iter_any():
+            take(len(chunk))
+            body += chunk
+            if len(body) > self._limits.max_body:
+                raise Refused(Status.BAD_REQUEST, f"the body is longer than {self._limits.max_body} bytes; split it")
+        return bytes(body)
 
     async def _ask(self, connection: HandedOver, op: Op, request: FieldRequest) -> Answer:
         if self._draining:

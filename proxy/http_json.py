@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from proxy.frames import Answer, Context, NotAnEnvelope, Op, Status, envelope_from_text, envelope_to_text
+from proxy.frames import MOST_ITEMS, Answer, Context, NotAnEnvelope, Op, Status, envelope_from_text, envelope_to_text
 
 _FIELDS: Final = frozenset({"keyring", "context", "items"})
 _TEXT_IN: Final = frozenset({Op.DECRYPT, Op.REENCRYPT})
@@ -50,10 +50,16 @@ def parse_request(op: Op, body: bytes) -> FieldRequest:
         raise _bad("keyring must be a string: a name, or name/partition")
     if not isinstance(items, list):
         raise _bad("items must be an array of strings and nulls")
+    context = value.get("context")
+    # looked at before each of them becomes an object: the data plane would refuse both, at many times the memory
+    if len(items) > MOST_ITEMS:
+        raise _bad(f"there are more than {MOST_ITEMS} items; split the request")
+    if isinstance(context, list) and len(context) != len(items):
+        raise _bad("context must have as many elements as items, or be one for all of them")
     read = _envelope if op in _TEXT_IN else _base64
     return FieldRequest(
         keyring,
-        _context(value.get("context")),
+        _context(context),
         [_string_or_null(item, read, f"items[{place}]") for place, item in enumerate(items)],
     )
 

@@ -91,6 +91,7 @@ class Service:
             HttpLimits(
                 max_frame=limits.max_frame,
                 connections=min(limits.max_connections, MOST_HTTP_CONNECTIONS),
+                buffer_bytes=limits.buffer_bytes,
                 idle_timeout=limits.idle_timeout / 1000,
                 stall_timeout=limits.stall_timeout / 1000,
             ),
