@@ -4,7 +4,7 @@ import os
 import resource
 import threading
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Never
 
 import pytest
 
@@ -56,7 +56,13 @@ def test_the_environment_is_changed_once_and_keeps_other_tunables() -> None:
 def test_the_process_executes_itself_with_the_same_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     executed: list[tuple[str, list[str]]] = []
     monkeypatch.setattr("sys.orig_argv", ["python", "-m", "proxy.cli", "serve"])
-    reexecute_with_overwriting_allocator({}, lambda path, arguments, _: executed.append((path, arguments)))
+
+    def execute(path: str, arguments: list[str], environ: dict[str, str]) -> Never:
+        executed.append((path, arguments))
+        raise InterruptedError  # as the real one, it does not return
+
+    with pytest.raises(InterruptedError):
+        reexecute_with_overwriting_allocator({}, execute)
     ((path, arguments),) = executed
     assert arguments == [path, "-m", "proxy.cli", "serve"]
 
@@ -76,7 +82,7 @@ def test_the_process_executes_itself_with_the_same_arguments(monkeypatch: pytest
 def test_a_cpu_is_left_to_python_where_there_are_two(
     workers: int, pin: bool, cpus: tuple[int, ...], expected: Placement
 ) -> None:
-    assert place(workers, pin, cpus) == expected  # type: ignore[arg-type]  # the parameter list mixes words and numbers
+    assert place(workers, pin, cpus) == expected
 
 
 @pytest.mark.parametrize(
