@@ -37,6 +37,9 @@ NO_PLUGINS: Final = {"PYDANTIC_DISABLE_PLUGINS": "__all__"}
 AUTO_KEYS_MOST: Final = 131_072
 AUTO_KEYS_LEAST: Final = 256
 
+MOST_WORKERS: Final = 64
+"""Threads that the data plane has places for (fastpath/keycache.pxd)."""
+
 OnLowLockLimit = Literal["refuse", "degrade"]
 
 
@@ -125,7 +128,7 @@ class Placement:
 
 def place(workers: int | Literal["auto"], pin: bool, cpus: tuple[int, ...]) -> Placement:
     """One CPU stays with the control plane when there are two or more, so that Python can never delay a worker."""
-    count = max(1, len(cpus) - 1) if workers == "auto" else workers
+    count = min(max(1, len(cpus) - 1), MOST_WORKERS) if workers == "auto" else workers
     if not pin or len(cpus) < 2 or count > len(cpus):
         return Placement(count, (), ())
     # the control plane takes the lowest CPUs, where the kernel handles most interrupts

@@ -14,6 +14,9 @@ from proxy.config.quantities import Bytes, FilePath, Gid, Milliseconds, Mode, So
 MAX_MESSAGES_PER_KEY: Final = 2**32
 """NIST SP 800-38D, 8.3: messages under one AES-GCM key with random 96-bit nonces."""
 
+MAX_WORKERS: Final = 64
+"""As proxy.startup.MOST_WORKERS, which must not be imported with pydantic."""
+
 Operation = Literal["encrypt", "decrypt", "blind_index", "reencrypt"]
 ALL_OPERATIONS: Final[tuple[Operation, ...]] = ("encrypt", "decrypt", "blind_index", "reencrypt")
 
@@ -90,7 +93,7 @@ class Cache(Section):
 class Workers(Section):
     """Native threads that serve the data socket."""
 
-    count: Annotated[Literal["auto"] | int, auto_or_int(1, 256)] = "auto"
+    count: Annotated[Literal["auto"] | int, auto_or_int(1, MAX_WORKERS)] = "auto"
     pin: bool = True
 
 

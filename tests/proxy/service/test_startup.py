@@ -8,8 +8,10 @@ from typing import NamedTuple, Never
 
 import pytest
 
+from proxy.config.sections import MAX_WORKERS
 from proxy.exits import Exit
 from proxy.startup import (
+    MOST_WORKERS,
     LowLockLimit,
     Placement,
     decide_key_capacity,
@@ -77,6 +79,8 @@ def test_the_process_executes_itself_with_the_same_arguments(monkeypatch: pytest
         (2, True, (0, 1), Placement(2, (0, 1), ())),
         (1, True, (0, 1, 2, 3), Placement(1, (3,), (0, 1, 2))),
         (8, True, (0, 1), Placement(8, (), ())),
+        ("auto", False, tuple(range(96)), Placement(64, (), ())),
+        ("auto", True, tuple(range(96)), Placement(64, tuple(range(32, 96)), tuple(range(32)))),
     ],
 )
 def test_a_cpu_is_left_to_python_where_there_are_two(
@@ -92,6 +96,10 @@ def test_a_control_group_quota_bounds_the_cpus(home: Path, text: str, count: int
     (home / "cpu.max").write_text(text)
     assert len(usable_cpus(home / "cpu.max")) == min(count, len(os.sched_getaffinity(0)))
     assert len(usable_cpus(home / "none")) == len(os.sched_getaffinity(0))
+
+
+def test_as_many_workers_as_the_data_plane_has_places_for() -> None:
+    assert MOST_WORKERS == MAX_WORKERS == 64  # tests/fastpath/test_dataplane.py has it refuse 65
 
 
 def test_auto_takes_what_fits_and_no_more_than_a_hundred_megabytes_worth() -> None:
