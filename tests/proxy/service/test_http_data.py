@@ -184,6 +184,19 @@ async def test_a_reader_that_stalls_is_cut_off(clients: Clients, plane: TwinPlan
     assert http.stats()["open"] == 0
 
 
+async def test_a_reader_that_stalls_and_trickles_is_cut_off(
+    clients: Clients, plane: TwinPlane, http: HttpData
+) -> None:
+    plane.answer = [b"x" * 600_000]
+    client = await clients.connect()
+    client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a read transport, as sockets have
+    client.writer.write(request())
+    for byte in request()[:20]:
+        await asyncio.sleep(0.05)
+        client.writer.write(bytes([byte]))
+    assert http.stats()["open"] == 0
+
+
 async def test_an_idle_connection_is_closed_after_its_time(clients: Clients) -> None:
     client = await clients.connect()
     assert (await client.ask())[0] == 200
