@@ -182,7 +182,7 @@ class HandedOver(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._receiving = True
         assert self.transport is not None  # connection_made set it
-        # while an answer waits to be read, only reading counts: a peer could keep it, and its memory, for ever by sending
+        # while an answer waits to be read, only reading counts: by sending, a peer could keep its memory for ever
         if not self.transport.get_write_buffer_size():
             self._moved = self._loop.time()
         self._inner.data_received(data)

@@ -184,9 +184,7 @@ async def test_a_reader_that_stalls_is_cut_off(clients: Clients, plane: TwinPlan
     assert http.stats()["open"] == 0
 
 
-async def test_a_reader_that_stalls_and_trickles_is_cut_off(
-    clients: Clients, plane: TwinPlane, http: HttpData
-) -> None:
+async def test_a_reader_that_stalls_and_trickles_is_cut_off(clients: Clients, plane: TwinPlane, http: HttpData) -> None:
     plane.answer = [b"x" * 600_000]
     client = await clients.connect()
     client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a read transport, as sockets have
