@@ -64,6 +64,7 @@ class _Installation:
         self._made.append(self.root_key)
         uid = os.geteuid()
         self._create(self.config, default_yaml(uid, name=_user_name(uid)), 0o644)
+        self._made += [self.keystore.with_name(self.keystore.name + suffix) for suffix in ("", "-wal", "-shm", ".lock")]
         _create_keystore(load(self.config).keystore.location)
 
     def undo(self) -> None:

@@ -225,3 +225,16 @@ async def test_a_descriptor_that_died_on_the_way_is_forgotten(http: HttpData) ->
         await http.adopt(read)
     os.close(read)
     assert http.stats()["open"] == 0
+
+
+@pytest.mark.parametrize("cut", [request()[:-5], request()[:-5] + b"!", request(), request() * 5, b"\x00\x01 noise", b"GET"])
+async def test_a_client_that_leaves_is_no_defect(
+    clients: Clients, http: HttpData, caplog: pytest.LogCaptureFixture, cut: bytes
+) -> None:
+    client = await clients.connect()
+    client.writer.write(cut)
+    await client.writer.drain()
+    client.writer.transport.abort()
+    await asyncio.sleep(0.1)
+    assert not [record for record in caplog.records if record.name == "proxy"]
+    assert http.stats()["open"] == 0

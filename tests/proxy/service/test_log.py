@@ -3,26 +3,11 @@
 import io
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 
 from proxy import log
 from proxy.startup import StartupError
-
-
-@pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    root = logging.getLogger()
-    before = root.handlers[:], root.level, logging.raiseExceptions
-    levels = {name: logging.getLogger(name).level for name in log.OURS}
-    yield
-    root.handlers[:], root.level, logging.raiseExceptions = before
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
-    for name in log.SILENT:
-        logging.getLogger(name).disabled = False
-    logging.captureWarnings(False)
 
 
 def lines(form: log.Format, level: str = "debug") -> io.StringIO:

@@ -1,0 +1,140 @@
+"""`keyside init`, and the commands that need no sidecar."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from proxy.exits import Exit
+from tests.proxy.service.sidecar import command, environment, initialize
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_it_writes_everything_beneath_the_configurations_folder(home: Path) -> None:
+    before = os.umask(0)
+    try:
+        said = command("init", "--config", home / "new" / "keyside.yaml")
+    finally:
+        os.umask(before)
+    assert said.returncode == 0
+    made = {str(path.relative_to(home / "new")) for path in (home / "new").rglob("*")}
+    assert made >= {"keyside.yaml", "run", "data", "data/root.key", "data/keystore.sqlite"}
+    assert mode(home / "new" / "data" / "root.key") == 0o600
+    assert mode(home / "new" / "data" / "keystore.sqlite") & 0o077 == 0
+    assert mode(home / "new" / "data") == 0o700
+    (peer,) = yaml.safe_load((home / "new" / "keyside.yaml").read_text())["policy"]["peers"]
+    assert (peer["uid"], peer["operations"], peer["keyrings"]) == (os.geteuid(), "all", ["*"])
+
+
+@pytest.mark.parametrize("kept", ["keyside.yaml", "data/root.key", "data/keystore.sqlite"])
+def test_it_overwrites_nothing(home: Path, kept: str) -> None:
+    config = initialize(home)
+    for name in ("keyside.yaml", "data/root.key", "data/keystore.sqlite"):
+        if name != kept:
+            (home / name).unlink()
+    before = (home / kept).read_bytes()
+    said = command("init", "--config", config)
+    assert said.returncode == Exit.CANNOT_CREATE
+    assert str(home / kept).encode() in said.stderr
+    assert (home / kept).read_bytes() == before
+    assert not {"keyside.yaml", "data/root.key", "data/keystore.sqlite"} - {kept} & {
+        str(path.relative_to(home)) for path in home.rglob("*")
+    }
+
+
+def test_a_dangling_link_is_not_followed(home: Path) -> None:
+    (home / "data").mkdir(mode=0o700)
+    (home / "data" / "root.key").symlink_to(home / "elsewhere")
+    assert command("init", "--config", home / "keyside.yaml").returncode == Exit.CANNOT_CREATE
+    assert not (home / "elsewhere").exists()
+
+
+def test_half_an_installation_is_taken_back(home: Path) -> None:
+    (home / "data").mkdir()
+    (home / "data").chmod(0o777)
+    said = command("init", "--config", home / "keyside.yaml")
+    assert said.returncode != 0
+    assert not (home / "keyside.yaml").exists()
+    assert not (home / "data" / "root.key").exists()
+    (home / "data").chmod(0o700)
+    assert command("init", "--config", home / "keyside.yaml").returncode == 0
+
+
+def test_it_needs_no_privileges(home: Path) -> None:
+    home.chmod(0o777)
+    code = (
+        "import os, sys, concurrent.futures.thread, proxy.cli.init, proxy.config, proxy.keystore, providers.local\n"
+        "os.geteuid() or os.setresuid(65534, 65534, 65534)\n"
+        "sys.exit(proxy.cli.run(['init', '--config', sys.argv[1]]))"
+    )
+    path = home / "mine" / "keyside.yaml"
+    subprocess.run([sys.executable, "-c", code, path], check=True, env=environment(), stdout=subprocess.DEVNULL)
+    assert path.stat().st_uid == (os.geteuid() or 65534)
+
+
+def test_config_check_lists_all_problems_or_none(home: Path) -> None:
+    config = initialize(home)
+    said = command("config", "check", config)
+    assert (said.returncode, said.stdout) == (0, f"{config}: no problems\n".encode())
+    wrong = initialize_wrong(config)
+    said = command("config", "check", wrong)
+    assert said.returncode == Exit.CONFIG
+    assert len(said.stderr.splitlines()) == 3
+    told = json.loads(command("config", "check", wrong, "--json").stdout)
+    assert {problem["path"] for problem in told["problems"]} == {"cache.ttl", "limits.max_frame", "surprise"}
+
+
+def initialize_wrong(config: Path) -> Path:
+    text = (
+        config.read_text().replace("#  ttl: 1h", "  ttl: 1 fortnight").replace("#  max_frame: 8MiB", "  max_frame: 1")
+    )
+    config.write_text(text + "\nsurprise: true\n")
+    return config
+
+
+def test_settings_that_are_not_acted_on_are_named(home: Path) -> None:
+    config = initialize(
+        home, hsm="{provider: LOCAL, keyFile: data/root.key, monitoring: {cloudwatch: {enabled: true}}}"
+    )
+    said = command("config", "check", config)
+    assert said.returncode == 0
+    assert b"hsm.monitoring.cloudwatch.enabled" in said.stdout
+    assert json.loads(command("config", "check", config, "--json").stdout)["unbuilt"]
+
+
+def test_providers_are_listed() -> None:
+    listed = {one["name"]: one["built"] for one in json.loads(command("provider", "list", "--json").stdout)}
+    assert listed["LOCAL"] is True
+    assert {"AWS_KMS", "AZURE_KEY_VAULT", "GCP_KMS", "LUNA_HSM", "THALES_HSM", "VAULT_TRANSIT"} <= listed.keys()
+    assert b"LOCAL            in this release" in command("provider", "list").stdout
+
+
+def test_without_a_sidecar_commands_say_how_to_start_it(home: Path) -> None:
+    config = initialize(home)
+    for arguments in (["status"], ["keyring", "list"], ["encrypt", "k"]):
+        said = command(*arguments, "--config", config)
+        assert said.returncode == Exit.UNAVAILABLE
+        assert b"keyside serve" in said.stderr
+        assert said.stderr.count(b"\n") == 1
+
+
+def test_a_defect_of_a_command_is_one_line_without_a_traceback(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = initialize(home)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("hunter2")
+
+    monkeypatch.setattr("proxy.cli.status.ask", broken)
+    said = command("status", "--config", config)
+    assert said.returncode == Exit.DEFECT
+    assert b"hunter2" not in said.stderr
+    assert b"Traceback" not in said.stderr
+    assert b"correlation=" in said.stderr
