@@ -163,6 +163,7 @@ class HandedOver(asyncio.Protocol):
     ) -> None:
         self.peer = peer
         self.line: FrameLine | None = None
+        self.lost = False
         self.transport: asyncio.Transport | None = None
         self._inner = inner
         self._stall_timeout = stall_timeout
@@ -197,6 +198,7 @@ class HandedOver(asyncio.Protocol):
         self._inner.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
         if self._watch is not None:
             self._watch.cancel()
         if self.line is not None:
@@ -304,8 +306,8 @@ class HttpData:
         except web.HTTPException as error:
             paths = ", ".join(OPERATIONS)
             return self._failure(Status.BAD_REQUEST, f"{error.reason}; POST to one of {paths}", error.status)
-        except asyncio.CancelledError:
-            raise
+        except (ClientGone, ConnectionError, web.RequestPayloadError):
+            return self._failure(Status.BAD_REQUEST, "the connection was closed before the request was answered")
         except Exception as error:  # whatever it is, the client gets an answer and the log its type
             correlation = log.defect("an HTTP request failed", error)
             return self._failure(Status.INTERNAL, f"a defect; the sidecar's log has it under correlation={correlation}")
@@ -318,7 +320,9 @@ class HttpData:
         )
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        connection = self._connections[cast(asyncio.BaseTransport, request.transport)]
+        connection = self._connections.get(cast(asyncio.BaseTransport, request.transport))
+        if connection is None:
+            raise ClientGone
         with self._room.share() as take:
             body = await self._body(request, take)
             connection.request_arrived()
@@ -355,11 +359,16 @@ class HttpData:
             connection.line = None
         if connection.line is None:
             connection.line = await FrameLine.open(self._plane, connection.peer, self._limits.max_frame)
+        if connection.lost:
+            connection.line.close()
+            raise ClientGone
         try:
             return await connection.line.ask(op, request)
         except FrameError as error:
             connection.line.close()
             connection.line = None
+            if connection.lost:
+                raise ClientGone from error
             if self._draining:
                 raise Refused(Status.SHUTTING_DOWN, "the sidecar is stopping; try again on a new connection") from error
             raise

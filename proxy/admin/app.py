@@ -67,6 +67,8 @@ def _guard(peers: AdminPeers) -> Middleware:
             return _error(error.http_status, error.code, str(error))
         except web.HTTPException as error:
             return _error(error.status, "http", error.reason)
+        except (ConnectionError, web.RequestPayloadError):
+            return _error(400, "http", "the connection was closed before the request was whole")
         except Exception as error:  # whatever it is, the operator gets an answer and the log its type
             correlation = log.defect("an admin request failed", error)
             return _error(500, "internal", f"a defect; the sidecar's log has it under correlation={correlation}")

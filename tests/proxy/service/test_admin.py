@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,6 +112,19 @@ async def test_a_defect_shows_a_correlation_id_and_nothing_else(home: Path, capl
     message = answer["error"]["message"]
     assert "hunter2" not in message
     assert message.rpartition("correlation=")[2] == caplog.records[-1].__dict__["fields"]["correlation"]
+
+
+async def test_a_client_that_leaves_is_no_defect(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def leave(path: Path) -> tuple[int, object]:
+        with socket.socket(socket.AF_UNIX) as raw:
+            raw.connect(str(path))
+            raw.sendall(b"POST /v1/keyrings HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+            time.sleep(0.05)
+        time.sleep(0.05)
+        return 0, None
+
+    await asked(home, AdminPeers(), leave)
+    assert not [record for record in caplog.records if record.name == "proxy"]
 
 
 @pytest.mark.parametrize(

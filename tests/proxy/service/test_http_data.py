@@ -227,7 +227,9 @@ async def test_a_descriptor_that_died_on_the_way_is_forgotten(http: HttpData) ->
     assert http.stats()["open"] == 0
 
 
-@pytest.mark.parametrize("cut", [request()[:-5], request()[:-5] + b"!", request(), request() * 5, b"\x00\x01 noise", b"GET"])
+@pytest.mark.parametrize(
+    "cut", [request()[:-5], request()[:-5] + b"!", request(), request() * 5, b"\x00\x01 noise", b"GET"]
+)
 async def test_a_client_that_leaves_is_no_defect(
     clients: Clients, http: HttpData, caplog: pytest.LogCaptureFixture, cut: bytes
 ) -> None:
