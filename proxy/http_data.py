@@ -78,6 +78,10 @@ class Plane(Protocol):
     def adopt(self, fd: int, uid: int, gid: int, pid: int, groups: Sequence[int] = ()) -> None: ...
 
 
+class ClientGone(Exception):
+    """Who asked has closed the connection, so nobody is there to be answered."""
+
+
 class Room:
     """Memory for bodies and answers, shared by all connections: workers bound theirs, and see nothing of these."""
 
