@@ -13,6 +13,7 @@ from typing import Final
 from proxy.frames import MOST_ITEMS, Answer, Context, NotAnEnvelope, Op, Status, envelope_from_text, envelope_to_text
 
 _FIELDS: Final = frozenset({"keyring", "context", "items"})
+_IN_NAMES: Final = 193  # commas and brackets that the name of a keyring with its partition may have
 _TEXT_IN: Final = frozenset({Op.DECRYPT, Op.REENCRYPT})
 _TEXT_OUT: Final = frozenset({Op.ENCRYPT, Op.REENCRYPT})
 
@@ -37,6 +38,10 @@ class FieldRequest:
 
 def parse_request(op: Op, body: bytes) -> FieldRequest:
     """Raises Refused with BAD_REQUEST. What is no text envelope becomes b"", which the data plane refuses."""
+    # an element takes a comma or a bracket, and base64 has neither: what can be no request is refused before it becomes
+    # millions of objects, whoever sent it, for meanwhile the event loop would serve nobody
+    if body.count(b",") > 2 * MOST_ITEMS + _IN_NAMES or body.count(b"[") + body.count(b"{") > 3 + _IN_NAMES:
+        raise _bad(f"there are more than {MOST_ITEMS} items, or arrays within arrays; split the request")
     try:
         value = json.loads(body)
     except (ValueError, RecursionError) as error:

@@ -8,6 +8,8 @@ from contextlib import suppress
 
 import pytest
 
+from proxy.frames import MOST_ITEMS, Op
+from proxy.http_json import Refused, parse_request
 from tests.proxy.service.sidecar import Sidecar, folder, initialize, running
 
 MIB = 1 << 20
@@ -85,3 +87,20 @@ def test_answers_that_nobody_reads_are_bounded(narrow: Sidecar) -> None:
 def test_arrays_of_wrong_lengths_are_refused(narrow: Sidecar, body: dict[str, object]) -> None:
     status, answer = narrow.post("/v1/encrypt", body)
     assert (status, answer["error"]["name"]) == (400, "BAD_REQUEST")
+
+
+@pytest.mark.parametrize("element", [b"[],", b"{},", b"0,", b'"",'])
+def test_a_body_of_too_many_elements_is_refused_unparsed(monkeypatch: pytest.MonkeyPatch, element: bytes) -> None:
+    def parsed(body: bytes) -> object:
+        raise AssertionError("millions of objects were made of a body that can be no request")
+
+    monkeypatch.setattr("json.loads", parsed)
+    with pytest.raises(Refused, match="split the request"):
+        parse_request(Op.ENCRYPT, b'{"keyring":"k","items":[' + element * 300_000 + b"null]}")
+
+
+def test_names_may_have_commas_and_brackets_and_items_and_contexts_their_most() -> None:
+    name = "k/" + "[,{" * 42
+    body = {"keyring": name, "items": ["YQ=="] * MOST_ITEMS, "context": [None] * MOST_ITEMS}
+    asked = parse_request(Op.ENCRYPT, json.dumps(body).encode())
+    assert (asked.keyring, len(asked.items)) == (name, MOST_ITEMS)
