@@ -1,9 +1,11 @@
 # syntax=docker/dockerfile:1
-# The sidecar in a container that runs as an ordinary user on a read-only root file system:
+# The sidecar in a container that runs as an ordinary user on a read-only root file system.
 #
 #   docker build --tag keyside .
-#   docker run --read-only --cap-drop ALL --security-opt no-new-privileges --ulimit memlock=134217728 \
-#       --volume ./keyside.yaml:/etc/keyside/keyside.yaml:ro --volume keyside-run:/run/keyside --volume keyside-data:/var/lib/keyside keyside
+#   docker run --rm --volume keyside-data:/var/lib/keyside keyside init --config /var/lib/keyside/keyside.yaml    # once
+#   docker run --read-only --cap-drop ALL --security-opt no-new-privileges --ulimit memlock=33554432 \
+#       --volume keyside-data:/var/lib/keyside --volume keyside-run:/run/keyside \
+#       --volume ./config.example.yaml:/etc/keyside/keyside.yaml:ro keyside
 #
 # Applications mount the volume keyside-run and talk to /run/keyside/keyside.sock.
 
