@@ -35,8 +35,8 @@ def session() -> Iterator[tuple[Path, subprocess.CompletedProcess[str]]]:
     """The folder in which the commands of "By hand" were run, and what they printed; its sidecar still serves."""
     commands = by_hand().replace(". .venv/bin/activate\n", "")
     serve = next(line for line in commands.splitlines(keepends=True) if line.startswith("keyside serve"))
-    # a person waits for the sidecar's first line; its output must not hold ours open
-    script = commands.replace(serve, serve.replace(" &", " >log 2>&1 & echo $! >pid").rstrip() + f"\n{READY}")
+    # a person uses two terminals and waits for `serving`; the sidecar's output must not hold ours open
+    script = commands.replace(serve, serve.split("#")[0].rstrip() + f" >log 2>&1 & echo $! >pid\n{READY}")
     with tempfile.TemporaryDirectory(prefix="ks-") as name:
         folder = Path(name)
         environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
