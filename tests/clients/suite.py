@@ -92,6 +92,10 @@ class ClientSuite:
         with pytest.raises(keyside.InvalidCiphertext, match="item 1"):
             ks.decrypt_many("contacts", envelopes, CONTEXT)
 
+    def test_another_word_for_on_error_is_found_before_an_item_fails(self, ks: Client) -> None:
+        with pytest.raises(ValueError, match="'raise' or 'return', not 'ignore'"):
+            ks.decrypt_many("contacts", [], CONTEXT, on_error="ignore")  # type: ignore[call-overload]  # what is tested
+
     def test_a_bad_row_in_a_cut_batch_keeps_its_place(self, ks: Client) -> None:
         envelopes = ks.encrypt_many("contacts", [b"%d" % i for i in range(1200)])
         envelopes[1111] = b"rotten"

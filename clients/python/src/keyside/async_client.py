@@ -10,7 +10,7 @@ from typing import Literal, overload
 
 from keyside import wire
 from keyside.async_calls import AsyncCalls
-from keyside.batches import Job, OnError, listed, settle, shared_or_listed, unfailed
+from keyside.batches import Job, OnError, check_on_error, listed, settle, shared_or_listed, unfailed
 from keyside.client import check_options, socket_path
 from keyside.errors import ClientClosed, SidecarError
 from keyside.wire import Context, Contexts, Hello, Value
@@ -162,6 +162,7 @@ class AsyncClient:
     async def _many(
         self, op: int, keyring: str, values: Sequence[Value], context: Contexts, on_error: OnError
     ) -> list[bytes | None] | list[bytes | SidecarError | None]:
+        check_on_error(on_error)
         items = listed(values)
         job = Job(op, keyring, shared_or_listed(context, len(items)), items)
         body, some_failed = await self._bound().many(job)

@@ -82,6 +82,12 @@ def cut(items: list[Value]) -> list[slice]:
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
+def check_on_error(on_error: OnError) -> None:
+    """Found before anything is sent, not when the first item fails."""
+    if on_error not in ("raise", "return"):
+        raise ValueError(f"on_error: expected 'raise' or 'return', not {on_error!r}")
+
+
 def settle(body: Body, on_error: OnError) -> list[bytes | SidecarError | None]:
     """Failed items as errors in their places; or the first of them raised."""
     settled: list[bytes | SidecarError | None] = []
