@@ -63,7 +63,7 @@ cdef bint reply_error(Worker* w, uint32_t request_id, int code) noexcept nogil:
 cdef const char* code_message(int code) noexcept nogil:
     """What to do next; under 256 bytes each, the same for everybody."""
     if code == BAD_REQUEST:
-        return b"malformed request or a limit exceeded: compare it with docs/spec/wire.md"
+        return b"malformed keyring name or request, or a limit exceeded: compare it with docs/spec/wire.md"
     if code == DENIED:
         return b"this peer may not do this on this keyring: extend policy.peers in the sidecar's configuration"
     if code == UNKNOWN_KEYRING:
