@@ -13,7 +13,9 @@ from providers.local.private_file import read_private
 from providers.local.root_key import parse_root_key
 from providers.wiping import wipe
 
-_RESTORE = "restore it from your backup; only for a new installation, make one with `keyside init`"
+_RESTORE = (
+    "restore it from your backup; only for a new installation, make one with `python -m providers.local root-key FILE`"
+)
 _CREDENTIALS = "CREDENTIALS_DIRECTORY"
 
 

@@ -30,7 +30,10 @@ def connect(path: Path) -> socket.socket:
         connected.connect(str(path))
     except (FileNotFoundError, ConnectionRefusedError) as error:
         connected.close()
-        raise Failure(f"no sidecar answers on {path}; start it with: keyside serve", Exit.UNAVAILABLE) from error
+        raise Failure(
+            f"no sidecar answers on {path}: start `keyside serve` with this configuration, or wait for its `serving`",
+            Exit.UNAVAILABLE,
+        ) from error
     except PermissionError as error:
         connected.close()
         raise Failure(

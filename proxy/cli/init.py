@@ -31,9 +31,9 @@ def init(config_path: Path) -> None:
     except BaseException:
         made.undo()
         raise
-    click.echo(
-        f"wrote {made.config}, {made.root_key} (mode 0600: back it up, it cannot be made again) and {made.keystore}"
-    )
+    click.echo(f"wrote {made.config}")
+    click.echo(f"wrote {made.root_key} (mode 0600: back it up, it cannot be made again)")
+    click.echo(f"wrote {made.keystore}")
     click.echo(f"start the sidecar with: keyside serve --config {config_path}")
 
 
@@ -50,7 +50,9 @@ class _Installation:
         if there:
             names = ", ".join(str(path) for path in there)
             raise Failure(
-                f"{names} exist{'s' if len(there) == 1 else ''} already; nothing was changed", Exit.CANNOT_CREATE
+                f"{names} exist{'s' if len(there) == 1 else ''} already; nothing was changed: start `keyside serve` "
+                "with what is there, or name a configuration in an empty folder with --config",
+                Exit.CANNOT_CREATE,
             )
 
     def write(self) -> None:

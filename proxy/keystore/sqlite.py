@@ -50,8 +50,8 @@ class SqliteFile:
             found = self.path.stat()
         except FileNotFoundError as error:
             raise KeystoreMissing(
-                f"there is no keystore at {self.path}: make one with `keyside init`, or restore it from a backup "
-                "(is its volume mounted?)"
+                f"there is no keystore at {self.path}: mount its volume, restore it from a backup, "
+                "or begin a new installation with `keyside init` in an empty folder"
             ) from error
         except OSError as error:
             raise KeystoreFailing(f"the keystore at {self.path} cannot be looked at: {error.strerror}") from error

@@ -35,7 +35,10 @@ def bring_up_to_date(connection: Connection, *, create: bool) -> None:
     """
     version = found_version(connection)
     if version is None and not create:
-        raise KeystoreMissing("the keystore is empty: make one with `keyside init`, or restore it from a backup")
+        raise KeystoreMissing(
+            "the keystore is empty: restore it from a backup, or begin a new installation with `keyside init` in an "
+            "empty folder"
+        )
     if version is None:
         create_schema(connection)
     elif version > SCHEMA_VERSION:

@@ -36,8 +36,8 @@ async def fill(store: Keystore, make_key: MakeKey, number: int) -> list[int]:
     return [key.id for key in keys]
 
 
-def test_missing_says_init_or_restore(url: str, tmp_path: Path) -> None:
-    with pytest.raises(KeystoreMissing, match=r"keyside init.*backup"):
+def test_missing_says_restore_or_init(url: str, tmp_path: Path) -> None:
+    with pytest.raises(KeystoreMissing, match=r"backup.*keyside init"):
         Keystore.open(url)
     with pytest.raises(KeystoreMissing):
         Keystore.open(f"sqlite:///{tmp_path}/no/such/folder/keystore.sqlite")
