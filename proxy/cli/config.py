@@ -15,7 +15,7 @@ def config() -> None:
     """Check the configuration."""
 
 
-@config.command()
+@config.command(short_help="Name every problem of the configuration.")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @config_option
 @json_option

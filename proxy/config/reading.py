@@ -24,6 +24,7 @@ _MESSAGES: Final = {
     "bool_type": "must be true or false",
     "int_type": "must be a whole number",
     "string_type": "must be text: put it in quotes",
+    "path_type": "must be a path: put it in quotes",
 }
 
 
@@ -101,7 +102,11 @@ def _repeated(node: yaml.Node | None, path: str) -> Iterator[Problem]:
 
 def _problems(error: ValidationError) -> Iterator[Problem]:
     for item in error.errors(include_url=False, include_context=False, include_input=False):
-        yield Problem(_path(item["loc"]), _MESSAGES.get(item["type"]) or item["msg"].removeprefix("Value error, "))
+        yield Problem(_path(item["loc"]), _MESSAGES.get(item["type"]) or _words(item["msg"]))
+
+
+def _words(message: str) -> str:
+    return message.removeprefix("Value error, ").replace("Input should be", "must be")
 
 
 def _path(location: tuple[int | str, ...]) -> str:
