@@ -1,5 +1,6 @@
 """The command `keyside`. A command's module is imported when it runs: `--help` is quick and `serve` stays small."""
 
+import errno
 import sys
 from importlib import import_module
 from typing import Final
@@ -81,6 +82,10 @@ def run(arguments: list[str]) -> int:
         sys.stdout = None  # what the interpreter itself does where there is no such stream
         return Exit.FAILED
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            sys.stdout = None
+            Failure("standard output is full: make room, or send it elsewhere", Exit.FAILED).show()
+            return Exit.FAILED
         from proxy import log
 
         log.configure("info", "text")

@@ -56,7 +56,7 @@ _context = click.option(
 @config_option
 def encrypt(keyring: str, context: str, config_path: Path) -> None:
     """Encrypt all of standard input for KEYRING (`name` or `name/partition`) and print the envelope as text (ks1.…)."""
-    envelope = _one(config_path, Op.ENCRYPT, keyring, context, sys.stdin.buffer.read())
+    envelope = _one(config_path, Op.ENCRYPT, keyring, context, _input())
     click.echo(envelope_to_text(envelope))
 
 
@@ -67,13 +67,23 @@ def encrypt(keyring: str, context: str, config_path: Path) -> None:
 def decrypt(keyring: str, context: str, config_path: Path) -> None:
     """Decrypt an envelope as text (ks1.…) from standard input and print the value, byte for byte."""
     try:
-        envelope = envelope_from_text(sys.stdin.buffer.read().strip().decode("ascii"))
+        envelope = envelope_from_text(_input().strip().decode("ascii"))
     except UnicodeDecodeError as error:
         raise Failure("standard input is not a text envelope (ks1.…)", Exit.DATA) from error
     except NotAnEnvelope as error:
         raise Failure(str(error), Exit.DATA) from error
     sys.stdout.buffer.write(_one(config_path, Op.DECRYPT, keyring, context, envelope))
     sys.stdout.buffer.flush()
+
+
+def _input() -> bytes:
+    # the interpreter has None for a stream that was closed before it began
+    if sys.stdin is None or sys.stdout is None:
+        raise Failure(
+            "standard input and standard output must be open: the value comes from one and goes to the other",
+            Exit.FAILED,
+        )
+    return sys.stdin.buffer.read()
 
 
 def _one(config_path: Path, op: Op, keyring: str, context: str, item: bytes) -> bytes:

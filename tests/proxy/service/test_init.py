@@ -13,6 +13,8 @@ import yaml
 from proxy.exits import Exit
 from tests.proxy.service.sidecar import command, environment, initialize
 
+KEYSIDE = Path(sys.executable).with_name("keyside")
+
 
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
@@ -124,6 +126,25 @@ def test_without_a_sidecar_commands_say_how_to_start_it(home: Path) -> None:
         assert said.returncode == Exit.UNAVAILABLE
         assert b"keyside serve" in said.stderr
         assert said.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("redirected", ["<&-", ">&-"])
+def test_a_closed_stream_is_no_defect(home: Path, redirected: str) -> None:
+    said = subprocess.run(
+        ["sh", "-c", f'exec "$@" {redirected}', "-", KEYSIDE, "encrypt", "k", "--config", initialize(home)],
+        input=None if redirected == "<&-" else b"x",
+        capture_output=True,
+        timeout=60,
+    )
+    assert said.returncode == Exit.FAILED
+    assert b"must be open" in said.stderr
+
+
+def test_a_full_standard_output_is_no_defect() -> None:
+    with Path("/dev/full").open("wb") as full:
+        said = subprocess.run([KEYSIDE, "provider", "list"], stdout=full, stderr=subprocess.PIPE, timeout=60)
+    assert said.returncode == Exit.FAILED
+    assert said.stderr == b"keyside: standard output is full: make room, or send it elsewhere\n"
 
 
 def test_a_defect_of_a_command_is_one_line_without_a_traceback(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
