@@ -25,8 +25,8 @@ from fastpath.plane cimport (
 from fastpath.protocol cimport ITEMS_MAX, NAME_MAX, OP_COUNT
 from fastpath.frame cimport valid_name
 from fastpath.sockets cimport (
-    ENOMEM, ENOSPC, close, now_ns, pause_us, pthread_create, pthread_join, pthread_setname_np, read,
-    set_nonblocking, write,
+    ENOMEM, ENOSPC, close, now_ns, pause_us, pthread_create, pthread_join, pthread_setname_np, ring,
+    set_nonblocking, silence,
 )
 from fastpath.stats cimport collect
 from fastpath.worker cimport worker_free, worker_main, worker_new
@@ -160,10 +160,9 @@ cdef class DataPlane:
         self.plane.n_workers = 0
 
     cdef void wake_all(self):
-        cdef uint64_t one = 1
         cdef uint32_t i
         for i in range(self.plane.n_workers):
-            write(self.plane.workers[i].inbox.event_fd, &one, 8)
+            ring(self.plane.workers[i].inbox.event_fd)
 
     cdef void join(self, uint32_t running):
         """End the first `running` threads and free all workers."""
@@ -278,11 +277,10 @@ cdef class DataPlane:
 
     def events(self, int limit=256):
         cdef NativeEvent* event
-        cdef uint64_t seen
         self.check()
         taken = []
         # cleared first: a put in between wakes once too often, never once too little
-        read(self.plane.events.event_fd, &seen, 8)
+        silence(self.plane.events.event_fd)
         while len(taken) < limit:
             event = <NativeEvent*>mailbox_take(&self.plane.events)
             if event == NULL:

@@ -14,7 +14,7 @@ from fastpath.atomics cimport (
 from fastpath.mapping cimport map_unshared, unmap
 from fastpath.sockets cimport (
     EINVAL, ENOMEM, ENOSPC, pause_us, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock,
-    pthread_mutex_unlock, write,
+    pthread_mutex_unlock, ring,
 )
 
 
@@ -175,10 +175,9 @@ cdef void cache_close(KeyCache* cache) noexcept nogil:
 cdef void await_workers(KeyCache* cache) noexcept nogil:
     """Return when no worker can still see what was made unreachable before this call. Lock held."""
     cdef uint64_t number = fetch_add_u64(&cache.removals, 1) + 1
-    cdef uint64_t one = 1
     cdef uint32_t i, spins
     for i in range(cache.n_workers):
-        write(cache.wake_fds[i], &one, 8)
+        ring(cache.wake_fds[i])
     for i in range(cache.n_workers):
         spins = 0
         while load_acquire_u64(&cache.acks[i].seen) < number:

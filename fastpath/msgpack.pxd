@@ -93,6 +93,8 @@ cdef inline const uint8_t* read_blob(const uint8_t* p, const uint8_t* end,
     """bin, str or nil; data is NULL for nil, and never for an empty value."""
     cdef size_t room = end - p
     cdef uint32_t n
+    data[0] = NULL
+    length[0] = 0
     if room < 1:
         return NULL
     cdef uint8_t head = p[0]
@@ -105,8 +107,6 @@ cdef inline const uint8_t* read_blob(const uint8_t* p, const uint8_t* end,
         p += 1
         room -= 1
     elif head == 0xC0:
-        data[0] = NULL
-        length[0] = 0
         return p + 1
     elif (head == 0xC5 or head == 0xDA) and room >= 3:
         n = be16(p + 1)

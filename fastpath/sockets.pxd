@@ -102,6 +102,18 @@ cdef extern from * nogil:
         }
         return fd;
     }
+    /* an eventfd: one more; a full counter is awake already */
+    static inline void ks_ring(int fd) {
+        uint64_t one = 1;
+        ssize_t n = write(fd, &one, sizeof one);
+        (void)n;
+    }
+    /* an eventfd or timerfd: back to nothing; it may be there already */
+    static inline void ks_silence(int fd) {
+        uint64_t seen;
+        ssize_t n = read(fd, &seen, sizeof seen);
+        (void)n;
+    }
     static inline int ks_spare_fd(void) { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
     """
     uint64_t now_ns "ks_now"()
@@ -114,6 +126,8 @@ cdef extern from * nogil:
     int epoll_set "ks_epoll_set"(int ep, int what, int fd, uint32_t events, void* ptr)
     int set_nonblocking "ks_nonblocking"(int fd)
     int ticker_fd "ks_ticker"()
+    void ring "ks_ring"(int fd)
+    void silence "ks_silence"(int fd)
     int spare_fd "ks_spare_fd"()
 
     enum: EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLRDHUP, EPOLLEXCLUSIVE

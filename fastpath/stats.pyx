@@ -27,7 +27,7 @@ cdef dict by_code(Plane* plane, Counters* base, uint64_t* first):
 
 cdef dict histogram(Plane* plane, Counters* base, uint64_t* first):
     """Counts by upper bound in nanoseconds, empty buckets left out, in order."""
-    cdef uint32_t i
+    cdef int i
     counts = {}
     for i in range(64, BUCKETS):
         n = total(plane, place(first + i, base))

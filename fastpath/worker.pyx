@@ -28,7 +28,7 @@ from fastpath.serve cimport NO_MEMORY, WAITING, request_id_of, serve_parked
 from fastpath.sockets cimport (
     EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, EPOLLEXCLUSIVE, EPOLLIN, EPOLL_CLOEXEC, EPOLL_CTL_ADD,
     EPOLL_CTL_DEL, accept_connection, block_signals, close, epoll_create1, epoll_event, epoll_set, epoll_wait,
-    errno, now_ns, peer_groups, peer_identity, pin_thread, read, spare_fd, ticker_fd,
+    errno, now_ns, peer_groups, peer_identity, pin_thread, silence, spare_fd, ticker_fd,
 )
 
 
@@ -100,7 +100,6 @@ cdef void worker_free(Worker* w) noexcept nogil:
 cdef void* worker_main(void* argument) noexcept nogil:
     cdef Worker* w = <Worker*>argument
     cdef epoll_event[EVENTS_AT_ONCE] events
-    cdef uint64_t ticks
     cdef int i, n
     block_signals()
     if w.cpu >= 0:
@@ -116,7 +115,7 @@ cdef void* worker_main(void* argument) noexcept nogil:
             elif events[i].data.ptr == &w.inbox:
                 read_inbox(w)
             elif events[i].data.ptr == &w.ticker_fd:
-                read(w.ticker_fd, &ticks, 8)
+                silence(w.ticker_fd)
             else:
                 connection_ready(w, <Connection*>events[i].data.ptr, events[i].events)
                 # between two connections this worker holds no slot and no policy
