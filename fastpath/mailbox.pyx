@@ -9,6 +9,7 @@ from fastpath.sockets cimport (
     pthread_mutex_unlock, ring, silence,
 )
 
+
 cdef int mailbox_open(Mailbox* box) noexcept nogil:
     """0, or a negative errno."""
     memset(box, 0, sizeof(Mailbox))
@@ -18,11 +19,13 @@ cdef int mailbox_open(Mailbox* box) noexcept nogil:
     pthread_mutex_init(&box.lock, NULL)
     return 0
 
+
 cdef void mailbox_close(Mailbox* box) noexcept nogil:
     """The queue must be empty: what is in it has an owner of its own kind."""
     close(box.event_fd)
     box.event_fd = -1
     pthread_mutex_destroy(&box.lock)
+
 
 cdef void mailbox_put(Mailbox* box, void* node) noexcept nogil:
     cdef bint first
@@ -39,6 +42,7 @@ cdef void mailbox_put(Mailbox* box, void* node) noexcept nogil:
     if first:
         ring(box.event_fd)
 
+
 cdef void* mailbox_take_all(Mailbox* box) noexcept nogil:
     # cleared before the queue is emptied: a put in between wakes once too often, never once too little
     silence(box.event_fd)
@@ -48,6 +52,7 @@ cdef void* mailbox_take_all(Mailbox* box) noexcept nogil:
     store_relaxed_u32(&box.count, 0)
     pthread_mutex_unlock(&box.lock)
     return head
+
 
 cdef void* mailbox_take(Mailbox* box) noexcept nogil:
     pthread_mutex_lock(&box.lock)
