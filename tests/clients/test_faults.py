@@ -65,9 +65,10 @@ def test_the_deadline_bounds_retries(twin: Twin) -> None:
     twin.faults.extend([faults.refuse(Code.OVERLOADED)] * 1000)
     with Client(twin.path, timeout=0.3, retries=1000) as ks:
         start = time.monotonic()
-        with pytest.raises(keyside.Overloaded):
+        # the last refusal, or the deadline itself where it falls into an attempt that is under way
+        with pytest.raises((keyside.Overloaded, keyside.DeadlineExceeded)):
             ks.encrypt("contacts", SECRET)
-        assert time.monotonic() - start < 0.5
+        assert 0.2 < time.monotonic() - start < 1.0
 
 
 def test_an_answer_byte_for_byte_is_an_answer(client: Client, twin: Twin) -> None:
