@@ -115,7 +115,7 @@ async def test_the_deadline(twin: Twin) -> None:
         start = time.monotonic()
         with pytest.raises(keyside.DeadlineExceeded):
             await ks.encrypt("contacts", b"x")
-        assert 0.19 < time.monotonic() - start < 0.4
+        assert 0.19 < time.monotonic() - start < 1.0
         twin.faults.append(faults.stall(0))
         with pytest.raises(keyside.DeadlineExceeded):
             await ks.encrypt_many("contacts", [b"x"] * 2000)

