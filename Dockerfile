@@ -2,7 +2,8 @@
 # The sidecar in a container that runs as an ordinary user on a read-only root file system.
 #
 #   docker build --tag keyside .
-#   docker run --rm --volume keyside-data:/var/lib/keyside keyside init --config /var/lib/keyside/keyside.yaml    # once
+#   docker run --rm --volume keyside-data:/var/lib/keyside \
+#       --volume ./config.example.yaml:/etc/keyside/keyside.yaml:ro keyside init      # once: root key and keystore
 #   docker run --read-only --cap-drop ALL --security-opt no-new-privileges --ulimit memlock=33554432 \
 #       --volume keyside-data:/var/lib/keyside --volume keyside-run:/run/keyside \
 #       --volume ./config.example.yaml:/etc/keyside/keyside.yaml:ro keyside

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from providers.local.options import LocalOptions, source_problems
+from providers.local.options import LocalOptions, root_key_file, source_problems
 from providers.local.passphrase import create_passphrase_key
 from providers.local.provider import LocalProvider
 from providers.local.root_key import create_root_key
 
-__all__ = ["OPTIONS", "LocalProvider", "build", "create_passphrase_key", "create_root_key", "problems"]
+__all__ = ["OPTIONS", "LocalProvider", "build", "create_passphrase_key", "create_root_key", "problems", "root_key_file"]
 
 OPTIONS = LocalOptions
 problems = source_problems

@@ -73,3 +73,11 @@ def source_problems(hsm: Mapping[str, object]) -> list[Problem]:
     if "passphraseKeyFile" in hsm and not passphrase:
         problems.append(f"passphraseKeyFile needs one of {', '.join(_PASSPHRASES)}")
     return [Problem(SECTION, message) for message in problems]
+
+
+def root_key_file(hsm: Mapping[str, object], base: Path) -> Path | None:
+    """The root key file that a valid `hsm` section names; None with another provider or another source of the key."""
+    given = {name for name in _SOURCES if hsm.get(name) is not None}
+    if hsm.get("provider") != "LOCAL" or given - {"keyFile"}:
+        return None
+    return base / str(hsm.get("keyFile") or DEFAULT_KEY_FILE)

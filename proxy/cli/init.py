@@ -8,77 +8,144 @@ from pathlib import Path
 import click
 
 from proxy.cli.failure import Failure
-from proxy.cli.options import config_option
+from proxy.cli.options import config_option, read_config
 from proxy.exits import Exit
 
 
 @click.command()
 @config_option
 def init(config_path: Path) -> None:
-    """Write a configuration, a root key and an empty keystore.
+    """Write what a first `keyside serve` lacks: a configuration, a root key, an empty keystore.
 
-    Beneath the configuration's folder: run/ for the sockets, data/root.key (mode 0600) and data/keystore.sqlite. The
-    uid that runs this may do everything; others are added under policy.peers. Nothing that exists is overwritten.
+    Without a configuration all three, beneath its folder: data/root.key (mode 0600) and data/keystore.sqlite, and run/
+    for the sockets; the uid that runs this may do everything, others are added under policy.peers. With one, the
+    keystore that it names, and with LOCAL and keyFile the root key. Nothing that exists is overwritten.
     """
-    folder = config_path.absolute().parent
-    made = _Installation(config_path, folder)
+    made = _Extension(config_path) if os.path.lexists(config_path) else _Installation(config_path)
     made.refuse_to_overwrite()
     try:
         made.write()
     except OSError as error:
         made.undo()
-        raise Failure(f"cannot create {error.filename or folder}: {error.strerror}", Exit.CANNOT_CREATE) from error
+        raise Failure(
+            f"cannot create {error.filename or config_path.absolute().parent}: {error.strerror}", Exit.CANNOT_CREATE
+        ) from error
     except BaseException:
         made.undo()
         raise
-    click.echo(f"wrote {made.config}")
-    click.echo(f"wrote {made.root_key} (mode 0600: back it up, it cannot be made again)")
-    click.echo(f"wrote {made.keystore}")
+    for line in made.report():
+        click.echo(line)
     click.echo(f"start the sidecar with: keyside serve --config {config_path}")
 
 
-class _Installation:
-    def __init__(self, config: Path, folder: Path) -> None:
-        self.config = config
-        self.folder = folder
-        self.root_key = folder / "data" / "root.key"
-        self.keystore = folder / "data" / "keystore.sqlite"
+class _Made:
+    """Files that were made, so that they can be taken back."""
+
+    def __init__(self) -> None:
         self._made: list[Path] = []
-
-    def refuse_to_overwrite(self) -> None:
-        there = [path for path in (self.config, self.root_key, self.keystore) if os.path.lexists(path)]
-        if there:
-            names = ", ".join(str(path) for path in there)
-            raise Failure(
-                f"{names} exist{'s' if len(there) == 1 else ''} already; nothing was changed: start `keyside serve` "
-                "with what is there, or name a configuration in an empty folder with --config",
-                Exit.CANNOT_CREATE,
-            )
-
-    def write(self) -> None:
-        from providers.local import create_root_key
-        from proxy.config import default_yaml, load
-
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for name, mode in (("run", 0o755), ("data", 0o700)):
-            (self.folder / name).mkdir(mode=mode, exist_ok=True)
-        create_root_key(self.root_key)
-        self._made.append(self.root_key)
-        uid = os.geteuid()
-        self._create(self.config, default_yaml(uid, name=_user_name(uid)), 0o644)
-        self._made += [self.keystore.with_name(self.keystore.name + suffix) for suffix in ("", "-wal", "-shm", ".lock")]
-        _create_keystore(load(self.config).keystore.location)
+        self._report: list[str] = []
 
     def undo(self) -> None:
         """Leave no half of an installation behind: a second run must be able to succeed."""
         for path in self._made:
             path.unlink(missing_ok=True)
 
-    def _create(self, path: Path, text: str, mode: int) -> None:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    def report(self) -> list[str]:
+        return self._report
+
+    def _create_config(self, path: Path, text: str) -> None:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         self._made.append(path)
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
+        self._report.append(f"wrote {path}")
+
+    def _create_root_key(self, path: Path) -> None:
+        from providers.local import create_root_key
+
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        create_root_key(path)
+        self._made.append(path)
+        self._report.append(f"wrote {path} (mode 0600: back it up, it cannot be made again)")
+
+    def _create_keystore(self, path: Path, url: str) -> None:
+        files = [path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm", ".lock")]
+        self._made += [file for file in files if not os.path.lexists(file)]
+        _create_keystore(url)
+        self._report.append(f"wrote {path}")
+
+
+class _Installation(_Made):
+    """All of it, beneath the folder of a configuration that does not exist yet."""
+
+    def __init__(self, config: Path) -> None:
+        super().__init__()
+        self.config = config
+        self.folder = config.absolute().parent
+        self.root_key = self.folder / "data" / "root.key"
+        self.keystore = self.folder / "data" / "keystore.sqlite"
+
+    def refuse_to_overwrite(self) -> None:
+        there = [path for path in (self.config, self.root_key, self.keystore) if os.path.lexists(path)]
+        if there:
+            raise _exist(there, "or name a configuration in an empty folder with --config")
+
+    def write(self) -> None:
+        from proxy.config import default_yaml, load
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name, mode in (("run", 0o755), ("data", 0o700)):
+            (self.folder / name).mkdir(mode=mode, exist_ok=True)
+        self._create_root_key(self.root_key)
+        uid = os.geteuid()
+        self._create_config(self.config, default_yaml(uid, name=_user_name(uid)))
+        self._create_keystore(self.keystore, load(self.config).keystore.location)
+
+
+class _Extension(_Made):
+    """The root key and the keystore that an existing configuration names, where they are missing."""
+
+    def __init__(self, config: Path) -> None:
+        super().__init__()
+        from providers.local import root_key_file
+        from proxy.keystore import file_of
+
+        read = read_config(config)
+        self.config = config
+        self.url = read.keystore.location
+        self.keystore = file_of(self.url)
+        self.root_key = root_key_file(read.hsm, read.base)
+        self._has_keystore = os.path.lexists(self.keystore)
+        self._has_root_key = self.root_key is None or os.path.lexists(self.root_key)
+
+    def refuse_to_overwrite(self) -> None:
+        if self._has_keystore and not self._has_root_key:
+            raise Failure(
+                f"{self.keystore} exists and its root key {self.root_key} does not; nothing was changed: restore the "
+                "root key from your backup, a new one could not decrypt what the keystore holds",
+                Exit.CANNOT_CREATE,
+            )
+        if self._has_keystore:
+            there = [self.config, *([self.root_key] if self.root_key else []), self.keystore]
+            raise _exist(there, "or name another configuration with --config")
+
+    def write(self) -> None:
+        if self.root_key and not self._has_root_key:
+            self._create_root_key(self.root_key)
+        elif self.root_key:
+            self._report.append(f"kept {self.root_key}")
+        else:
+            self._report.append("made no root key: hsm names one that is no file of this command")
+        self._create_keystore(self.keystore, self.url)
+
+
+def _exist(there: list[Path], otherwise: str) -> Failure:
+    names = ", ".join(str(path) for path in there)
+    return Failure(
+        f"{names} exist{'s' if len(there) == 1 else ''} already; nothing was changed: start `keyside serve` with what "
+        f"is there, {otherwise}",
+        Exit.CANNOT_CREATE,
+    )
 
 
 def _user_name(uid: int) -> str:

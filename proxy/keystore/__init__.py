@@ -23,7 +23,7 @@ from proxy.keystore.errors import (
     KeystoreUnavailable,
     KeystoreUnusable,
 )
-from proxy.keystore.store import Keystore
+from proxy.keystore.store import Keystore, file_of
 
 __all__ = [
     "AlreadyActive",
@@ -45,4 +45,5 @@ __all__ = [
     "KeystoreTooNew",
     "KeystoreUnavailable",
     "KeystoreUnusable",
+    "file_of",
 ]

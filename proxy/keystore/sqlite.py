@@ -51,7 +51,7 @@ class SqliteFile:
         except FileNotFoundError as error:
             raise KeystoreMissing(
                 f"there is no keystore at {self.path}: mount its volume, restore it from a backup, "
-                "or begin a new installation with `keyside init` in an empty folder"
+                "or, for a new installation, make it with `keyside init`"
             ) from error
         except OSError as error:
             raise KeystoreFailing(f"the keystore at {self.path} cannot be looked at: {error.strerror}") from error

@@ -20,6 +20,11 @@ DEFAULT_BUSY_TIMEOUT = 2.0
 """Seconds to wait for another process's lock: well under the time that requests may wait for a data key."""
 
 
+def file_of(url: str) -> Path:
+    """The file of the keystore at a database URL."""
+    return Path(make_url(url).database or "")
+
+
 class Keystore:
     """Keyrings, data keys and their wraps, on disk. Made by `open`.
 
@@ -44,7 +49,7 @@ class Keystore:
         `create`: make it where it is missing. `exclusive`: hold the file against other instances. An older schema is
         brought up to date. Raises KeystoreUnusable, KeystoreUnavailable or KeystoreCorrupt.
         """
-        database = SqliteFile(Path(make_url(url).database or "").resolve(), busy_timeout)
+        database = SqliteFile(file_of(url).resolve(), busy_timeout)
         with ExitStack() as resources:
             if create:
                 database.create()

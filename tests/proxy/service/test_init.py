@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from proxy.exits import Exit
-from tests.proxy.service.sidecar import command, environment, initialize
+from tests.proxy.service.sidecar import command, environment, initialize, running
 
 KEYSIDE = Path(sys.executable).with_name("keyside")
 
@@ -36,7 +36,7 @@ def test_it_writes_everything_beneath_the_configurations_folder(home: Path) -> N
     assert (peer["uid"], peer["operations"], peer["keyrings"]) == (os.geteuid(), "all", ["*"])
 
 
-@pytest.mark.parametrize("kept", ["keyside.yaml", "data/root.key", "data/keystore.sqlite"])
+@pytest.mark.parametrize("kept", ["data/root.key", "data/keystore.sqlite"])
 def test_it_overwrites_nothing(home: Path, kept: str) -> None:
     config = initialize(home)
     for name in ("keyside.yaml", "data/root.key", "data/keystore.sqlite"):
@@ -50,6 +50,66 @@ def test_it_overwrites_nothing(home: Path, kept: str) -> None:
     assert not {"keyside.yaml", "data/root.key", "data/keystore.sqlite"} - {kept} & {
         str(path.relative_to(home)) for path in home.rglob("*")
     }
+
+
+@pytest.mark.parametrize("there", [[], ["data/root.key"]])
+def test_beneath_an_existing_configuration_it_makes_what_is_missing(home: Path, there: list[str]) -> None:
+    config = initialize(home, hsm="{provider: LOCAL, keyFile: deep/keys/my.key}", keystore="{path: else where/k.db}")
+    (home / "deep" / "keys").mkdir(parents=True)
+    (home / "data" / "root.key").rename(home / "deep" / "keys" / "my.key")
+    key, keystore = home / "deep" / "keys" / "my.key", home / "else where" / "k.db"
+    if not there:
+        key.unlink()
+        key.parent.rmdir()  # folders are made too
+    before = (config.read_bytes(), key.read_bytes() if there else None)
+    said = command("init", "--config", config)
+    assert said.returncode == 0, said.stderr
+    assert f"wrote {keystore}".encode() in said.stdout
+    assert (f"kept {key}" if there else f"wrote {key} (mode 0600").encode() in said.stdout
+    assert (config.read_bytes(), key.read_bytes() if there else None) == before
+    assert (mode(key), mode(keystore) & 0o077) == (0o600, 0)
+    again = command("init", "--config", config)
+    assert again.returncode == Exit.CANNOT_CREATE
+    assert all(str(path).encode() in again.stderr for path in (config, key, keystore))
+    with running(config) as sidecar:
+        sidecar.run("keyring", "create", "contacts")
+
+
+def test_a_keystore_never_gets_another_root_key(home: Path) -> None:
+    config = initialize(home)
+    (home / "data" / "root.key").unlink()
+    said = command("init", "--config", config)
+    assert said.returncode == Exit.CANNOT_CREATE
+    assert b"backup" in said.stderr
+    assert not (home / "data" / "root.key").exists()
+
+
+def test_a_root_key_that_is_no_file_is_not_made(home: Path) -> None:
+    config = initialize(home, hsm="{provider: LOCAL, systemdCredential: root-key}")
+    for name in ("root.key", "keystore.sqlite"):
+        (home / "data" / name).unlink()
+    said = command("init", "--config", config)
+    assert said.returncode == 0, said.stderr
+    assert b"made no root key" in said.stdout
+    assert (home / "data" / "keystore.sqlite").exists()
+    assert not (home / "data" / "root.key").exists()
+
+
+def test_beneath_a_configuration_with_problems_nothing_is_made(home: Path) -> None:
+    config = home / "keyside.yaml"
+    config.write_text("surprise: true")
+    assert command("init", "--config", config).returncode == Exit.CONFIG
+    assert [path.name for path in home.iterdir()] == ["keyside.yaml"]
+
+
+def test_a_keystore_that_cannot_be_made_takes_its_root_key_back(home: Path) -> None:
+    config = initialize(home, keystore="{path: open/k.db}")
+    (home / "data" / "root.key").unlink()
+    (home / "open").mkdir()
+    (home / "open").chmod(0o777)
+    assert command("init", "--config", config).returncode == Exit.STORAGE
+    assert not (home / "data" / "root.key").exists()
+    assert not list((home / "open").iterdir())
 
 
 def test_a_dangling_link_is_not_followed(home: Path) -> None:
