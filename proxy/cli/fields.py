@@ -9,7 +9,7 @@ import click
 
 from proxy.cli.admin_client import connect
 from proxy.cli.failure import Failure
-from proxy.cli.options import config_option, read_config
+from proxy.cli.options import config_option, read_sockets
 from proxy.exits import Exit
 from proxy.frames import (
     LARGEST_ANSWER,
@@ -87,13 +87,13 @@ def _input() -> bytes:
 
 
 def _one(config_path: Path, op: Op, keyring: str, context: str, item: bytes) -> bytes:
-    config = read_config(config_path)
+    sockets = read_sockets(config_path)
     request = encode_request(1, op, keyring, context.encode() or None, [item])
-    if len(request) - LENGTH.size > config.limits.max_frame:
+    if sockets.max_frame is not None and len(request) - LENGTH.size > sockets.max_frame:
         raise Failure(
-            f"the value does not fit in one request of limits.max_frame, {config.limits.max_frame} bytes", Exit.DATA
+            f"the value does not fit in one request of limits.max_frame, {sockets.max_frame} bytes", Exit.DATA
         )
-    answer = _exchange(config.socket.path, request)
+    answer = _exchange(sockets.data, request)
     if answer.status >= Status.BAD_REQUEST:
         raise Failure(f"{answer.status.name}: {answer.message}", _EXITS[answer.status])
     result = answer.items[0] if len(answer.items) == 1 else None

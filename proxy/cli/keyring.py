@@ -8,7 +8,7 @@ from urllib.parse import quote
 import click
 
 from proxy.cli.admin_client import ask
-from proxy.cli.options import config_option, json_option, read_config
+from proxy.cli.options import config_option, json_option, read_sockets
 
 
 @click.group()
@@ -29,7 +29,7 @@ def create(name: str, partitioned: bool, index_bits: int | None, config_path: Pa
     wanted: dict[str, object] = {"name": name, "partitioned": partitioned}
     if index_bits is not None:
         wanted["index_bits"] = index_bits
-    made = ask(read_config(config_path).admin.path, "POST", "/v1/keyrings", wanted)
+    made = ask(read_sockets(config_path).admin, "POST", "/v1/keyrings", wanted)
     _print_one(made, as_json, "created ")
 
 
@@ -39,7 +39,7 @@ def create(name: str, partitioned: bool, index_bits: int | None, config_path: Pa
 @json_option
 def show_one(name: str, config_path: Path, as_json: bool) -> None:
     """Show the keyring NAME."""
-    found = ask(read_config(config_path).admin.path, "GET", f"/v1/keyrings/{quote(name, safe='')}")
+    found = ask(read_sockets(config_path).admin, "GET", f"/v1/keyrings/{quote(name, safe='')}")
     _print_one(found, as_json, "")
 
 
@@ -48,7 +48,7 @@ def show_one(name: str, config_path: Path, as_json: bool) -> None:
 @json_option
 def list_(config_path: Path, as_json: bool) -> None:
     """List all keyrings."""
-    found = ask(read_config(config_path).admin.path, "GET", "/v1/keyrings")["keyrings"]
+    found = ask(read_sockets(config_path).admin, "GET", "/v1/keyrings")["keyrings"]
     if as_json:
         click.echo(json.dumps(found, indent=2))
     elif not found:

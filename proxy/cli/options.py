@@ -10,7 +10,7 @@ from proxy.cli.failure import Failure
 from proxy.exits import Exit
 
 if TYPE_CHECKING:
-    from proxy.config import Config
+    from proxy.config import Config, Sockets
 
 DEFAULT: Final = Path("keyside.yaml")
 
@@ -43,6 +43,23 @@ def read_config(path: Path) -> "Config":
         return load(path)
     except ConfigError as error:
         raise Failure("\n".join(problem_lines(path, error)), Exit.CONFIG) from error
+
+
+def read_sockets(path: Path) -> "Sockets":
+    """Where the running sidecar is, with a warning when other parts of its configuration have problems."""
+    from proxy.config import ConfigError, load_sockets
+
+    try:
+        sockets = load_sockets(path)
+    except ConfigError as error:
+        raise Failure("\n".join(problem_lines(path, error)), Exit.CONFIG) from error
+    if sockets.problems:
+        click.echo(
+            f"keyside: warning: {path} has problems; only its socket paths were used, and the sidecar would not start "
+            "with it: see `keyside config check`",
+            err=True,
+        )
+    return sockets
 
 
 def problem_lines(path: Path, error: Any) -> list[str]:

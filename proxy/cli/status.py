@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from proxy.cli.admin_client import ask
-from proxy.cli.options import config_option, json_option, read_config
+from proxy.cli.options import config_option, json_option, read_sockets
 from proxy.startup import size
 
 
@@ -17,7 +17,7 @@ from proxy.startup import size
 @json_option
 def status(config_path: Path, as_json: bool) -> None:
     """Show what the running sidecar does: keys, locked memory, rates, latency."""
-    found = ask(read_config(config_path).admin.path, "GET", "/v1/status")
+    found = ask(read_sockets(config_path).admin, "GET", "/v1/status")
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:

@@ -5,7 +5,7 @@ ConfigError(Exception)   `.problems`: list of Problem(path, message)
 
 from proxy.config.model import Config
 from proxy.config.problems import ConfigError, Problem
-from proxy.config.reading import load, parse
+from proxy.config.reading import Sockets, load, load_sockets, parse
 from proxy.config.sections import ALL_OPERATIONS, AdminPeer, Operation, Peer
 from proxy.config.template import default_yaml
 
@@ -17,7 +17,9 @@ __all__ = [
     "Operation",
     "Peer",
     "Problem",
+    "Sockets",
     "default_yaml",
     "load",
+    "load_sockets",
     "parse",
 ]

@@ -1,14 +1,16 @@
 """From a file to a Config, collecting every problem: YAML, then types and ranges, then the provider's settings."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import yaml
 from pydantic import ValidationError
 
 from proxy.config.model import Config
 from proxy.config.problems import ConfigError, Problem
+from proxy.config.sections import Admin, Socket
 
 MAX_FILE_BYTES: Final = 1 << 20
 
@@ -28,9 +30,42 @@ _MESSAGES: Final = {
 }
 
 
+class Sockets(NamedTuple):
+    """Where a sidecar is. `problems`: how many the file has elsewhere."""
+
+    data: Path
+    admin: Path
+    max_frame: int | None  # bytes; None when the file has problems
+    problems: int
+
+
 def load(path: Path) -> Config:
     """Read the configuration file at `path`. Raises ConfigError with all problems at once."""
     path = Path(path).absolute()
+    return parse(_text(path), base=path.parent, source=str(path))
+
+
+def load_sockets(path: Path) -> Sockets:
+    """Read what it takes to talk to a running sidecar, which serves on while its file has problems elsewhere.
+
+    Raises ConfigError when the file cannot be read, or when a problem is in `socket` or `admin`.
+    """
+    path = Path(path).absolute()
+    text = _text(path)
+    try:
+        config = parse(text, base=path.parent, source=str(path))
+    except ConfigError as error:
+        if any(re.match(r"((socket|admin)\b|$)", problem.path) for problem in error.problems):
+            raise
+        raw, _ = _mapping(text, str(path))
+        context = {"base": path.parent}
+        data = Socket.model_validate(raw.get("socket") or {}, context=context)
+        admin = Admin.model_validate(raw.get("admin") or {}, context=context)
+        return Sockets(data.path, admin.path, None, len(error.problems))
+    return Sockets(config.socket.path, config.admin.path, config.limits.max_frame, 0)
+
+
+def _text(path: Path) -> str:
     try:
         with path.open("rb") as file:
             text = file.read(MAX_FILE_BYTES + 1)
@@ -41,7 +76,7 @@ def load(path: Path) -> Config:
     if len(text) > MAX_FILE_BYTES:
         raise ConfigError(str(path), [Problem("", f"is longer than {MAX_FILE_BYTES} bytes: is it the right file?")])
     try:
-        return parse(text.decode(), base=path.parent, source=str(path))
+        return text.decode()
     except UnicodeDecodeError as error:
         raise ConfigError(str(path), [Problem("", f"is not UTF-8 text (at byte {error.start})")]) from error
 

@@ -17,7 +17,8 @@ from typing import Any
 import msgpack
 import pytest
 
-from tests.proxy.service.sidecar import KEYSIDE, Sidecar, environment, initialize, running
+from proxy.exits import Exit
+from tests.proxy.service.sidecar import KEYSIDE, Sidecar, command, environment, initialize, replace_section, running
 
 
 def exchange(connected: socket.socket, *request: object) -> list[Any]:
@@ -228,3 +229,30 @@ def test_status_and_hits_of_concurrent_clients(own: Sidecar) -> None:
     shown = own.run("status").decode()
     for word in ("keys cached", "1 of", "locked memory", "p50", "p99", "hits", "encrypt", "400"):
         assert word in shown, shown
+
+
+def test_after_a_bad_edit_the_running_sidecar_can_still_be_asked(home: Path) -> None:
+    config = initialize(home)
+    with running(config) as sidecar:
+        sidecar.run("keyring", "create", "contacts")
+        config.write_text(replace_section(config.read_text(), "cache", "{ttl: soon, surprise: 1}"))
+        envelope = command("encrypt", "contacts", "--config", config, stdin=b"secret")
+        said = [
+            envelope,
+            command("decrypt", "contacts", "--config", config, stdin=envelope.stdout),
+            command("status", "--config", config),
+            command("keyring", "show", "contacts", "--config", config),
+            command("keyring", "list", "--json", "--config", config),
+            command("keyring", "create", "users", "--config", config),
+        ]
+        for one in said:
+            assert one.returncode == 0, one.stderr
+            assert one.stderr.count(b"\n") == 1
+            assert b"warning" in one.stderr
+            assert b"config check" in one.stderr
+        assert said[1].stdout == b"secret"
+        for bad in ("{paht: run/admin.sock}", "{path: 7}", "[]"):
+            config.write_text(replace_section(config.read_text(), "admin", bad))
+            assert command("status", "--config", config).returncode == Exit.CONFIG
+        config.write_text("cache: [")
+        assert command("status", "--config", config).returncode == Exit.CONFIG
