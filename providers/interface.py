@@ -65,6 +65,7 @@ class Provider(ABC):
     """One place that holds key-encryption keys. Used from one event loop; safe for concurrent tasks of it."""
 
     name: ClassVar[str]
+    health_is_free: ClassVar[bool] = False  # whether a health check costs neither money nor a call to another machine
     capabilities: Capability
     lacks: Mapping[Capability, str]
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proxy import __version__
 from proxy.frames import Status
@@ -41,6 +41,13 @@ _PLANE: Final[Mapping[str, tuple[str, Kind, str]]] = {
     "bytes_out": ("keyside_sent_bytes_total", "counter", "Bytes sent by workers."),
 }
 _CLOSED: Final = ("idle", "stalled", "garbage", "buffers")
+
+
+class PartHealth(NamedTuple):
+    """How the provider or the keystore is, as the status document says it."""
+
+    status: str  # ok, degraded, down or unknown
+    detail: str
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,7 @@ class Service:
         self._reloading = asyncio.Lock()
         self._reloads: set[asyncio.Task[None]] = set()
         self._provider_answered = False
+        self._provider_health = reporting.PartHealth("unknown", "not asked yet")
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain. A second signal ends the draining."""
@@ -149,7 +150,11 @@ class Service:
 
     async def status(self) -> dict[str, object]:
         now = Reading.of(self._parts.plane.stats())
-        return reporting.status(self._facts(), now, self._recent.until(now))
+        if self._parts.provider.health_is_free:
+            await self._provider_trouble()
+        found = reporting.status(self._facts(), now, self._recent.until(now))
+        keystore = await self._keystore_health()
+        return found | {"health": {"provider": self._provider_health._asdict(), "keystore": keystore._asdict()}}
 
     async def metrics(self) -> str:
         return reporting.metrics(self._facts(), Reading.of(self._parts.plane.stats()))
@@ -271,9 +276,21 @@ class Service:
             async with asyncio.timeout(PROVIDER_PATIENCE_SECONDS):
                 health = await self._parts.provider.health_check()
         except TimeoutError:
-            return f"no answer within {PROVIDER_PATIENCE_SECONDS:g} s"
-        self._provider_answered = health.status is not HealthStatus.DOWN
-        return "" if self._provider_answered else health.detail
+            trouble = f"no answer within {PROVIDER_PATIENCE_SECONDS:g} s"
+            self._provider_health = reporting.PartHealth(HealthStatus.DOWN.value, trouble)
+            return trouble
+        self._provider_health = reporting.PartHealth(health.status.value, health.detail)
+        if health.status is HealthStatus.DOWN:
+            return health.detail
+        self._provider_answered = True
+        return ""
+
+    async def _keystore_health(self) -> reporting.PartHealth:
+        try:
+            await self._parts.store.check()
+        except KeystoreError as error:
+            return reporting.PartHealth(HealthStatus.DOWN.value, str(error))
+        return reporting.PartHealth(HealthStatus.OK.value, "")
 
     async def _drain(self) -> None:
         self._http.drain()

@@ -36,6 +36,7 @@ class LocalProvider(Backend, Encrypts, ReportsCompliance):
     """
 
     name: ClassVar[str] = "LOCAL"
+    health_is_free = True
     capabilities: Capability = Capability.ENCRYPT | Capability.COMPLIANCE_INFO
     lacks: Mapping[Capability, str] = {
         Capability.GENERATE_KEY: _ROOT_KEY_IS_A_FILE,

@@ -55,6 +55,9 @@ def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         f"{found['version']}, pid {found['pid']}, {found['state']} for {_duration(found['uptime_seconds'])}",
     )
     yield "provider", f"{found['provider']['name']}, key {found['provider']['kek'] or 'not opened yet'}"
+    for part, health in found["health"].items():
+        detail = "" if health["status"] == "ok" or not health["detail"] else f": {health['detail']}"
+        yield f"{part} health", f"{health['status'].upper()}{detail}"
     yield "keys cached", f"{keys['cached']:,} of {keys['capacity']:,}"
     limit = "no limit" if memory["limit_bytes"] is None else f"limit {size(memory['limit_bytes'])}"
     yield (

@@ -256,3 +256,17 @@ def test_after_a_bad_edit_the_running_sidecar_can_still_be_asked(home: Path) -> 
             assert command("status", "--config", config).returncode == Exit.CONFIG
         config.write_text("cache: [")
         assert command("status", "--config", config).returncode == Exit.CONFIG
+
+
+def test_status_says_when_the_root_key_or_the_keystore_is_gone(home: Path) -> None:
+    config = initialize(home)
+    with running(config) as sidecar:
+        well = json.loads(sidecar.run("status", "--json"))["health"]
+        assert (well["provider"]["status"], well["keystore"]["status"]) == ("ok", "ok")
+        (home / "data" / "root.key").unlink()
+        (home / "data" / "keystore.sqlite").rename(home / "data" / "elsewhere")
+        ill = json.loads(sidecar.run("status", "--json"))["health"]
+        assert (ill["provider"]["status"], ill["keystore"]["status"]) == ("degraded", "down")
+        table = sidecar.run("status")
+        assert b"DEGRADED: " in table
+        assert b"DOWN: " in table
