@@ -15,6 +15,11 @@ from proxy.admin.errors import AdminError, ConfigRefused, Invalid
 _MAX_BODY: Final = 65_536
 _NEW_KEYRING: Final = {"name": str, "partitioned": bool, "index_bits": int}
 
+_HTTP_MESSAGES: Final = {
+    404: "there is nothing at this path; docs/spec/http.md lists those of the admin socket",
+    405: "this path does not take that method; docs/spec/http.md lists those of the admin socket",
+}
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -66,7 +71,7 @@ def _guard(peers: AdminPeers) -> Middleware:
         except AdminError as error:
             return _error(error.http_status, error.code, str(error))
         except web.HTTPException as error:
-            return _error(error.status, "http", error.reason)
+            return _error(error.status, "http", _HTTP_MESSAGES.get(error.status, error.reason))
         except (ConnectionError, web.RequestPayloadError):
             return _error(400, "http", "the connection was closed before the request was whole")
         except Exception as error:  # whatever it is, the operator gets an answer and the log its type

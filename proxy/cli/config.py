@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from proxy.cli.failure import Failure
 from proxy.cli.options import config_option, json_option, problem_lines
@@ -23,6 +24,9 @@ def check(file: Path | None, config_path: Path, as_json: bool) -> None:
     """Name every problem of FILE (or of --config), and every setting that this release does not act on."""
     from proxy.config import ConfigError, load
 
+    given = click.get_current_context().get_parameter_source("config_path")
+    if file is not None and given is ParameterSource.COMMANDLINE:
+        raise click.UsageError("name the file once: as FILE, or with --config")
     path = file or config_path
     try:
         unbuilt = load(path).unbuilt()

@@ -8,7 +8,9 @@ from urllib.parse import quote
 import click
 
 from proxy.cli.admin_client import ask
+from proxy.cli.failure import Failure
 from proxy.cli.options import config_option, json_option, read_sockets
+from proxy.exits import Exit
 
 
 @click.group()
@@ -39,6 +41,8 @@ def create(name: str, partitioned: bool, index_bits: int | None, config_path: Pa
 @json_option
 def show_one(name: str, config_path: Path, as_json: bool) -> None:
     """Show the keyring NAME."""
+    if not name:
+        raise Failure("a keyring's name has 1 to 64 characters; list them with: keyside keyring list", Exit.DATA)
     found = ask(read_sockets(config_path).admin, "GET", f"/v1/keyrings/{quote(name, safe='')}")
     _print_one(found, as_json, "")
 
@@ -64,7 +68,7 @@ def _print_one(found: dict[str, Any], as_json: bool, before: str) -> None:
     kind = "partitioned: use it as NAME/partition" if found["partitioned"] else "unpartitioned"
     click.echo(
         f"{before}{found['name']} ({kind}; blind indexes of {found['index_bits']} bits; suite {found['suite']}; "
-        f"{found['data_keys']} data keys; made {found['created_at']})"
+        f"{found['data_keys']:,} data key{'' if found['data_keys'] == 1 else 's'}; made {found['created_at']})"
     )
 
 

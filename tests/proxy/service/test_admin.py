@@ -188,3 +188,10 @@ def test_the_keyring_list_counts_data_keys(sidecar: Sidecar) -> None:
     sidecar.run("encrypt", "users/counted", stdin=b"x")
     _, listed = sidecar.ask("GET", "/v1/keyrings")
     assert {one["name"]: one["data_keys"] for one in listed["keyrings"]}["users"] >= 1
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/v1/keyrings/"), ("GET", "/nothing"), ("PUT", "/v1/status")])
+async def test_unknown_paths_and_methods_get_a_sentence(home: Path, method: str, path: str) -> None:
+    _, answer = await asked(home, AdminPeers(), lambda socket_path: http_request(socket_path, method, path))
+    assert isinstance(answer, dict)
+    assert "docs/spec/http.md" in answer["error"]["message"]

@@ -219,3 +219,16 @@ def test_a_defect_of_a_command_is_one_line_without_a_traceback(home: Path, monke
     assert b"hunter2" not in said.stderr
     assert b"Traceback" not in said.stderr
     assert b"correlation=" in said.stderr
+
+
+def test_config_check_takes_one_file(home: Path) -> None:
+    config = initialize(home)
+    said = command("config", "check", config, "--config", config)
+    assert said.returncode == Exit.USAGE
+    assert b"once" in said.stderr
+
+
+def test_an_empty_keyring_name_gets_a_sentence(home: Path) -> None:
+    said = command("keyring", "show", "", "--config", initialize(home))
+    assert said.returncode == Exit.DATA
+    assert b"keyring list" in said.stderr
