@@ -19,7 +19,13 @@ RESULTS = Path(__file__).parent / "results"
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("rows", nargs="*", choices=[[], *MEASUREMENTS], help="only these measurements")
+    parser.add_argument(
+        "rows",
+        nargs="*",
+        choices=[[], *MEASUREMENTS],
+        metavar="ROW",
+        help=f"of {', '.join(MEASUREMENTS)}: only these measurements",
+    )
     parser.add_argument("--rounds", type=int, default=7, help="alternating rounds of each subject (7)")
     parser.add_argument("--scale", type=float, default=1.0, help="length of each round, 1 being the usual")
     parser.add_argument("--no-suites", action="store_true", help="leave the pytest-benchmark suites out")

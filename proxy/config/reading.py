@@ -136,8 +136,17 @@ def _repeated(node: yaml.Node | None, path: str) -> Iterator[Problem]:
 
 
 def _problems(error: ValidationError) -> Iterator[Problem]:
-    for item in error.errors(include_url=False, include_context=False, include_input=False):
+    items = error.errors(include_url=False, include_context=False, include_input=False)
+    locations = [item["loc"] for item in items]
+    for item in items:
+        # what is left of a list once a wrong entry is taken out is not too short by the operator's doing
+        if item["type"] == "too_short" and any(_within(other, item["loc"]) for other in locations):
+            continue
         yield Problem(_path(item["loc"]), _MESSAGES.get(item["type"]) or _words(item["msg"]))
+
+
+def _within(inner: tuple[int | str, ...], outer: tuple[int | str, ...]) -> bool:
+    return len(inner) > len(outer) and inner[: len(outer)] == outer
 
 
 def _words(message: str) -> str:

@@ -249,3 +249,10 @@ def test_load_takes_paths_relative_to_the_file(tmp_path: Path) -> None:
 
 def _without_policy(config: Config) -> Config:
     return config.model_copy(update={"policy": None})
+
+
+def test_a_bad_operation_is_one_problem(tmp_path: Path) -> None:
+    text = "policy: {peers: [{uid: 1, keyrings: [a], operations: [sing]}]}"
+    with pytest.raises(ConfigError) as refused:
+        parse(text, base=tmp_path)
+    assert [problem.path for problem in refused.value.problems] == ["policy.peers[0].operations[0]"]
