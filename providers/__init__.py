@@ -46,7 +46,8 @@ from providers.errors import (
     Timeout,
     Unavailable,
 )
-from providers.interface import DATA_KEY_BYTES, Description, Health, HealthStatus, Provider, WrappedKey
+from providers.interface import DATA_KEY_BYTES, Description, Health, HealthStatus, Probe, Provider, WrappedKey
+from providers.pool import PoolUsage
 from providers.registry import create, options_problems, unbuilt
 from providers.wrap_context import Purpose, WrapContext
 
@@ -77,6 +78,8 @@ __all__ = [
     "KeyReference",
     "KeySpecification",
     "NotFound",
+    "PoolUsage",
+    "Probe",
     "Problem",
     "Provider",
     "ProviderError",

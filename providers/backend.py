@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import TypeVar, final
 
 from providers.bounded import BoundedCalls
+from providers.capabilities import AuditRecord
 from providers.errors import Closed, ForeignWrap, InputRefused, ProviderError, Tampered
-from providers.interface import DATA_KEY_BYTES, Health, HealthStatus, Provider, WrappedKey
+from providers.interface import DATA_KEY_BYTES, Health, HealthStatus, Probe, Provider, WrappedKey
+from providers.journal import Journal
 from providers.options import Performance
 from providers.wiping import wipe
 from providers.wrap_context import WrapContext
@@ -27,13 +30,17 @@ class Backend(Provider):
 
     def __init__(self, performance: Performance) -> None:
         self._calls = BoundedCalls(self.name, performance)
+        self._journal = Journal(self.name)
         self._opening = asyncio.Lock()
         self._opened = False
         self._closed = False
 
     @abstractmethod
     async def _open(self) -> None:
-        """Connect and find the key-encryption key; leave nothing half open when it raises."""
+        """Connect and find the key-encryption key; leave nothing half open when it raises.
+
+        Called again after `_invalidate`, while calls that began before may still run on what it made the last time.
+        """
 
     @abstractmethod
     async def _check(self) -> tuple[HealthStatus, str]:
@@ -48,6 +55,9 @@ class Backend(Provider):
     @abstractmethod
     async def _close(self) -> None:
         """Wipe and disconnect. Called once, whether or not `_open` succeeded."""
+
+    def probes(self) -> Sequence[Probe]:
+        return [Probe("open", self._opens)]
 
     @final
     async def initialize(self) -> None:
@@ -94,7 +104,29 @@ class Backend(Provider):
     @final
     async def bounded(self, operation: str, call: Callable[[], Awaitable[Result]]) -> Result:
         """Run one operation on the open back end, opening it first where needed, within the time and retry policy."""
-        return await self._calls.run(operation, lambda: self._on_open(call))
+        started = time.monotonic()
+        outcome: BaseException | None = None
+        try:
+            return await self._calls.run(operation, lambda: self._on_open(call))
+        except BaseException as error:
+            outcome = error
+            raise
+        finally:
+            self._journal.record(operation, outcome, time.monotonic() - started)
+
+    @final
+    def recorded(self, since: datetime, until: datetime, limit: int) -> list[AuditRecord]:
+        """What this process recorded of its own calls; for back ends whose service gives no log."""
+        return self._journal.between(since, until, limit)
+
+    @final
+    def _invalidate(self) -> None:
+        """Open anew before the next operation: connections or credentials are of no use any more."""
+        self._opened = False
+
+    async def _opens(self) -> str:
+        await self.initialize()
+        return f"key-encryption key {self.describe().kek}"
 
     async def _on_open(self, call: Callable[[], Awaitable[Result]]) -> Result:
         if not self._opened:

@@ -42,6 +42,10 @@ class KeySpecification:
     use: KeyUse
     algorithm: str  # the back end's name for it: `AES-256`, `EC-P256`
     extractable: Literal[False] = False  # keys never leave
+    tags: Mapping[str, str] = field(default_factory=dict)
+    multi_region: bool = False  # may be replicated to other regions, where the service has them
+    administrators: tuple[str, ...] = ()  # who may manage it, by the service's names; empty: whoever makes it
+    users: tuple[str, ...] = ()  # who may wrap and unwrap with it; empty: whoever makes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +85,14 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class AuditRecord:
-    """One entry of the back end's own log."""
+    """One entry of a log of operations."""
 
     at: datetime
     operation: str
     caller: str
     succeeded: bool
     details: Mapping[str, str]
+    source: Literal["service", "sidecar"] = "service"  # whose record it is: the back end's, or this process's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +169,7 @@ class KeepsSessions(ABC):
 
 
 class KeepsAuditLogs(ABC):
-    """Keeps a log of its own that can be read back."""
+    """Has a log that can be read back: the service's own, or what this process recorded of its calls."""
 
     @abstractmethod
     async def get_audit_logs(self, since: datetime, until: datetime, limit: int = 1000) -> Sequence[AuditRecord]:

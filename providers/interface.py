@@ -6,13 +6,14 @@ The rest of the sixteen operations are interfaces in `providers.capabilities`; `
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import ClassVar, Final, NoReturn, TypeVar, cast, final
 
 from providers.capabilities import INTERFACES, Capability
 from providers.errors import ExportRefused
+from providers.pool import PoolUsage
 from providers.wrap_context import WrapContext
 
 DATA_KEY_BYTES: Final = 32
@@ -61,6 +62,14 @@ class Description:
     timeout_seconds: float  # the bound on every call, retries included
 
 
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One step of finding out whether a configuration works, for `keyside provider check`."""
+
+    title: str  # `credentials`, `key-encryption key`, `permission to unwrap`
+    call: Callable[[], Awaitable[str]]  # answers with a line for people, or raises ProviderError: what to do
+
+
 class Provider(ABC):
     """One place that holds key-encryption keys. Used from one event loop; safe for concurrent tasks of it."""
 
@@ -95,6 +104,14 @@ class Provider(ABC):
     @abstractmethod
     def describe(self) -> Description:
         """Return what this provider is, without asking the back end."""
+
+    def probes(self) -> Sequence[Probe]:
+        """The steps, in order, that show what a configuration lacks. They change nothing in the back end."""
+        return ()
+
+    def pool_usage(self) -> PoolUsage | None:
+        """How busy the connections to the back end are; None when there is nothing to connect to."""
+        return None
 
     @abstractmethod
     async def close(self) -> None:

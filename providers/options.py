@@ -6,7 +6,7 @@ A back end subclasses HsmOptions with its own settings. Unknown settings are pro
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Secret, ValidationError
 from pydantic.alias_generators import to_camel
@@ -41,6 +41,16 @@ class Performance(Section):
     request_timeout: int = Field(default=3000, ge=1, le=600_000)  # milliseconds, retries included
     retry_policy: RetryPolicy = RetryPolicy()
     session_cache_size: int = Field(default=8, ge=0, le=65_536)
+    connection_max_age: int = Field(default=3600, ge=1, le=86_400)  # seconds, then a connection is replaced
+
+
+class Tls(Section):
+    """How the back end is spoken to. Certificates are checked always."""
+
+    ca_file: Text | None = None  # authorities to trust instead of the system's
+    certificate_file: Text | None = None  # ours, PEM, for back ends that ask for one
+    key_file: Text | None = None  # its private key, PEM; in certificate_file when left out
+    minimum_version: Literal["1.2", "1.3"] = "1.2"
 
 
 class Connection(Section):
@@ -51,12 +61,17 @@ class Connection(Section):
     partition: Text | None = None
     slot: int | None = Field(default=None, ge=0)
     library_path: Text | None = None
+    tls: Tls = Tls()
+
+
+CredentialType = Literal["IAM_ROLE", "SERVICE_PRINCIPAL", "CERTIFICATE", "TOKEN"]
+_TAGS = get_args(CredentialType)  # pydantic puts the chosen member of a union into a problem's path
 
 
 class Credentials(Section):
     """Who the sidecar is to the back end. `data` never appears in a message, a description or a log."""
 
-    type: Literal["IAM_ROLE", "SERVICE_PRINCIPAL", "CERTIFICATE", "TOKEN"]
+    type: CredentialType
     data: Secret[Any] | None = None
 
 
@@ -124,6 +139,12 @@ class HsmOptions(Section):
     monitoring: Monitoring = Monitoring()
 
 
+class RemoteOptions(HsmOptions):
+    """The `hsm` section of a back end that is another machine or device."""
+
+    kek: Text = "keyside"  # the key-encryption key's name there
+
+
 Options = TypeVar("Options", bound=HsmOptions)
 
 
@@ -154,7 +175,7 @@ def _path(location: tuple[int | str, ...]) -> str:
     for step in location:
         if isinstance(step, int):
             path += f"[{step}]"
-        else:
+        elif step not in _TAGS:
             path += f".{step}"
     return path
 

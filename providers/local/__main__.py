@@ -13,7 +13,7 @@ from pathlib import Path
 from providers.errors import ProviderError
 from providers.local.passphrase import create_passphrase_key
 from providers.local.root_key import create_root_key
-from providers.local.sources import without_line_end
+from providers.secrets import without_line_end
 from providers.wiping import wipe
 
 
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _passphrase_key(path: Path) -> str:
-    passphrase = without_line_end(bytearray(sys.stdin.buffer.read()), "standard input")
+    passphrase = without_line_end(bytearray(sys.stdin.buffer.read()), "standard input", "passphrase")
     try:
         return create_passphrase_key(path, passphrase)
     finally:

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field
 
 from providers.errors import Problem
 from providers.options import SECTION, HsmOptions, Text
+from providers.secrets import SecretSource
 
 DEFAULT_KEY_FILE: Final = "data/root.key"
 
@@ -52,9 +53,15 @@ class LocalOptions(HsmOptions):
     mechanism: Literal["AES-256-GCM", "AES-KWP"] = "AES-256-GCM"
 
     @property
-    def uses_passphrase(self) -> bool:
-        """Whether the root key is derived rather than read."""
-        return any((self.passphrase_file, self.passphrase_env, self.passphrase_credential))
+    def passphrase_source(self) -> SecretSource | None:
+        """Where the passphrase is; None when the root key is read rather than derived."""
+        if self.passphrase_env is not None:
+            return SecretSource("passphrase", "environment", self.passphrase_env)
+        if self.passphrase_credential is not None:
+            return SecretSource("passphrase", "credential", self.passphrase_credential)
+        if self.passphrase_file is not None:
+            return SecretSource("passphrase", "file", self.passphrase_file)
+        return None
 
     def root_key_path(self, base: Path) -> Path:
         """The root key file, when it is neither a credential nor derived."""

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from providers.errors import CredentialsInvalid, InputRefused
 from providers.local.kek import ROOT_KEY_BYTES, kek_id
-from providers.local.private_file import create_private
+from providers.private_file import create_private
 from providers.wiping import wipe
 
 HEADER: Final = "keyside-passphrase-key-v1"

@@ -15,7 +15,7 @@ from typing import Final
 
 from providers.errors import CredentialsInvalid
 from providers.local.kek import ROOT_KEY_BYTES, kek_id
-from providers.local.private_file import create_private
+from providers.private_file import create_private
 from providers.wiping import wipe
 
 HEADER: Final = b"keyside-root-key-v1"

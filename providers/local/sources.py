@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from providers.errors import CredentialsInvalid, NotFound
 from providers.local.kek import Kek, kek_id
 from providers.local.options import LocalOptions
 from providers.local.passphrase import derive_root_key, parse_parameters
-from providers.local.private_file import read_private
 from providers.local.root_key import parse_root_key
+from providers.private_file import read_private
+from providers.secrets import credential
 from providers.wiping import wipe
 
 _RESTORE = (
     "restore it from your backup; only for a new installation, make one with `python -m providers.local root-key FILE`"
 )
-_CREDENTIALS = "CREDENTIALS_DIRECTORY"
 
 
 def load_kek(options: LocalOptions, base: Path) -> Kek:
     """Read or derive the configured root key. Blocks: disk, and about a second of scrypt for a passphrase."""
-    root = _derived(options, base) if options.uses_passphrase else _stored(options, base)
+    root = _derived(options, base) if options.passphrase_source else _stored(options, base)
     return _kek(root)
 
 
@@ -32,7 +30,7 @@ def load_retired(options: LocalOptions, base: Path) -> list[Kek]:
 
 def current_id(options: LocalOptions, base: Path) -> str:
     """Name the key that the source holds now, without scrypt: what a restart would find."""
-    if not options.uses_passphrase:
+    if options.passphrase_source is None:
         root = _stored(options, base)
         try:
             return kek_id(root)
@@ -41,15 +39,6 @@ def current_id(options: LocalOptions, base: Path) -> str:
     wipe(_passphrase(options, base))
     path = _parameters_path(options, base)
     return parse_parameters(_parameters(path), path)[1]
-
-
-def without_line_end(content: bytearray, source: str) -> bytearray:
-    """Cut the line end that editors and `echo` add, in place. Raises CredentialsInvalid when nothing is left."""
-    while content.endswith((b"\n", b"\r")):
-        del content[-1]
-    if not content:
-        raise CredentialsInvalid(f"{source} is empty: put the passphrase in it")
-    return content
 
 
 def _kek(root: bytearray) -> Kek:
@@ -61,7 +50,7 @@ def _kek(root: bytearray) -> Kek:
 
 def _stored(options: LocalOptions, base: Path) -> bytearray:
     if options.systemd_credential is not None:
-        return _root_key(_credential(options.systemd_credential), handed_over=True)
+        return _root_key(credential(options.systemd_credential), handed_over=True)
     return _root_key(options.root_key_path(base))
 
 
@@ -93,24 +82,6 @@ def _parameters(path: Path) -> bytearray:
 
 
 def _passphrase(options: LocalOptions, base: Path) -> bytearray:
-    if options.passphrase_env is not None:
-        if (value := os.environb.get(options.passphrase_env.encode())) is None:
-            raise NotFound(f"the environment variable {options.passphrase_env} is not set: set it to the passphrase")
-        return without_line_end(bytearray(value), f"the environment variable {options.passphrase_env}")
-    if options.passphrase_credential is not None:
-        path, handed_over = _credential(options.passphrase_credential), True
-    else:
-        assert options.passphrase_file is not None
-        path, handed_over = base / options.passphrase_file, False
-    content = read_private(path, "passphrase file", "restore it, or type it in again", handed_over=handed_over)
-    return without_line_end(content, str(path))
-
-
-def _credential(name: str) -> Path:
-    folder = os.environ.get(_CREDENTIALS)
-    if not folder:
-        raise CredentialsInvalid(
-            f"no systemd credential {name}: ${_CREDENTIALS} is not set; start the service by systemd with "
-            f"LoadCredential={name}:/path/to/file"
-        )
-    return Path(folder) / name
+    source = options.passphrase_source
+    assert source is not None
+    return source.read(base)

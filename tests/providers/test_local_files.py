@@ -15,7 +15,7 @@ import pytest
 from providers import CredentialsInvalid, Denied, InputRefused, NotFound, ProviderError, Unavailable, create
 from providers.local import create_passphrase_key, create_root_key
 from providers.local.__main__ import main
-from providers.local.private_file import create_private, read_private
+from providers.private_file import create_private, read_private
 
 ROOT = Path(__file__).parents[2]
 
@@ -173,7 +173,7 @@ def test_a_file_that_cannot_be_read_is_named(
     def fail(*arguments: object) -> int:
         raise failure
 
-    monkeypatch.setattr("providers.local.private_file.os.open", fail)
+    monkeypatch.setattr("providers.private_file.os.open", fail)
     with pytest.raises(error, match=says):
         read(key_file)
 

@@ -11,13 +11,12 @@ from typing import Final
 from providers.errors import CredentialsInvalid, Denied, NotFound, Unavailable
 from providers.wiping import wipe
 
-_MAX_BYTES: Final = 4096
 _FOR_OTHERS: Final = 0o077
 _FOR_THE_WORLD: Final = 0o007
 
 
-def read_private(path: Path, what: str, remedy: str, *, handed_over: bool = False) -> bytearray:
-    """Return the whole file, at most 4,096 bytes; the caller wipes it.
+def read_private(path: Path, what: str, remedy: str, *, handed_over: bool = False, limit: int = 4096) -> bytearray:
+    """Return the whole file, at most `limit` bytes; the caller wipes it.
 
     It must be a regular file of this user or root, without any permission for group or others. `handed_over` is for
     systemd credentials, whose owner and group bits are systemd's affair (it uses ACLs): only the world is kept out.
@@ -29,7 +28,7 @@ def read_private(path: Path, what: str, remedy: str, *, handed_over: bool = Fals
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             _require_private(os.fstat(descriptor), path, what, handed_over)
-            return _read_whole(descriptor, path, what)
+            return _read_whole(descriptor, path, what, limit)
         finally:
             os.close(descriptor)
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -81,14 +80,14 @@ def _require_private(status: os.stat_result, path: Path, what: str, handed_over:
         )
 
 
-def _read_whole(descriptor: int, path: Path, what: str) -> bytearray:
-    buffer = bytearray(_MAX_BYTES + 1)
+def _read_whole(descriptor: int, path: Path, what: str, limit: int) -> bytearray:
+    buffer = bytearray(limit + 1)
     length = 0
     while count := _read_into(descriptor, buffer, length):
         length += count
-    if length > _MAX_BYTES:
+    if length > limit:
         wipe(buffer)
-        raise CredentialsInvalid(f"the {what} {path} is longer than {_MAX_BYTES} bytes: it is some other file")
+        raise CredentialsInvalid(f"the {what} {path} is longer than {limit} bytes: it is some other file")
     content = buffer[:length]
     wipe(buffer)
     return content
