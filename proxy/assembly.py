@@ -110,7 +110,7 @@ def _lock_memory(config: Config, placement: Placement) -> "tuple[MemoryReport, s
         raise startup.LowLockLimit(str(error), Exit.SYSTEM) from error
     except OSError as error:
         raise StartupError(f"cannot lock memory for data keys: {error.strerror or error}", Exit.SYSTEM) from error
-    log.event(logging.INFO, startup.memory_line(report, placement.workers, memory))
+    log.event(logging.INFO, startup.memory_line(report, config.cache.keys, placement.workers, memory))
     return report, capacity.warning
 
 

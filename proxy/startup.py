@@ -205,17 +205,22 @@ class MemoryReport(Protocol):
     def key_capacity(self) -> int: ...
 
 
-def memory_line(report: MemoryReport, workers: int, memory: SecretMemory) -> str:
-    """The start-up report: what is locked, what fits, and what to raise for ten times as much."""
-    more = max(report.key_capacity * 10, 1_000_000)
+def memory_line(report: MemoryReport, wanted: int | Literal["auto"], workers: int, memory: SecretMemory) -> str:
+    """The start-up report: what is locked and what fits; and, where that is less than `wanted`, what to raise."""
+    most = AUTO_KEYS_MOST if wanted == "auto" else wanted
     where = (
         "memory that the kernel hides from every other process (memfd_secret)"
         if report.kind == "memfd_secret"
         else "locked memory that root can read (mlock): this kernel has no memfd_secret; boot with secretmem.enable=1"
     )
+    remedy = (
+        f" of {most:,}; for all of them raise {lock_limit_advice(memory.budget(most, workers))}"
+        if report.key_capacity < most
+        else ""
+    )
     return (
-        f"locks {size(report.locked_bytes)}, fits {report.key_capacity:,} data keys; for {more:,} set cache.keys and "
-        f"raise {lock_limit_advice(memory.budget(more, workers))}. Keys are in {where}."
+        f"locks {size(report.locked_bytes)} for a cache of {report.key_capacity:,} data keys{remedy}. "
+        f"Keys are in {where}."
     )
 
 

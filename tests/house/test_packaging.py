@@ -10,6 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from proxy import __version__
 from tests.house.tree import ROOT, text, tracked
 
 LOCKS = ("service", "development", "build", "bench", "demo")
@@ -46,6 +47,10 @@ def test_the_locks_meet_what_the_project_asks_for() -> None:
         assert_met(asked, pins(lock))
     client = tomllib.loads(text("clients/python/pyproject.toml"))
     assert_met(client["project"]["dependencies"], pins("service"))
+
+
+def test_the_service_says_the_version_of_its_distribution() -> None:
+    assert PROJECT["project"]["version"] == __version__
 
 
 def test_the_image_runs_the_versions_that_are_tested() -> None:

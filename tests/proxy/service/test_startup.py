@@ -126,11 +126,12 @@ def test_a_low_limit_refuses_or_degrades_and_says_what_to_raise() -> None:
 
 
 def test_the_report_names_the_kind_of_memory_and_the_next_limit() -> None:
-    line = memory_line(Report("memfd_secret", 8 << 20, 180_000), 1, Arena())
+    line = memory_line(Report("memfd_secret", 8 << 20, 180_000), 1_800_000, 1, Arena())
     assert line.startswith(
-        "locks 8 MiB, fits 180,000 data keys; for 1,800,000 set cache.keys and raise LimitMEMLOCK=73048576"
+        "locks 8 MiB for a cache of 180,000 data keys of 1,800,000; for all of them raise LimitMEMLOCK=73048576"
     )
-    assert "secretmem.enable=1" in memory_line(Report("mlock", 8 << 20, 100), 1, Arena())
+    assert "secretmem.enable=1" in memory_line(Report("mlock", 8 << 20, 100), "auto", 1, Arena())
+    assert "raise" not in memory_line(Report("memfd_secret", 8 << 20, 131_072), "auto", 1, Arena())
 
 
 @pytest.mark.parametrize(
