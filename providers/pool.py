@@ -8,9 +8,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from providers.errors import Closed, ProviderError, Timeout, Unavailable
+
+PARTING_SECONDS: Final = 1.0
 
 T = TypeVar("T")
 
@@ -93,10 +95,16 @@ class Pool(Generic[T]):
             self._discard(self._idle.pop())
 
     async def close(self) -> None:
-        """Dispose of free connections now and of lent ones when they come back; later leases raise Closed."""
+        """Dispose of free connections now and of lent ones when they come back; later leases raise Closed.
+
+        Waits PARTING_SECONDS at most for connections that do not go.
+        """
         self._closed = True
         self.drop_idle()
-        await asyncio.gather(*self._leaving)
+        if self._leaving:
+            _, stuck = await asyncio.wait(self._leaving, timeout=PARTING_SECONDS)
+            for task in stuck:
+                task.cancel()
 
     async def _turn(self, patience: float | None) -> None:
         self._waiting += 1

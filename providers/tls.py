@@ -25,7 +25,8 @@ def client_context(tls: Tls, base: Path) -> ssl.SSLContext:
     except (ssl.SSLError, OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or type(error).__name__
         raise CredentialsInvalid(
-            f"the files of hsm.connection.tls cannot be used ({reason}): they must be readable PEM files, the key belonging to the certificate and without a passphrase"
+            f"the files of hsm.connection.tls cannot be used ({reason}): they must be readable PEM files, the "
+            "key belonging to the certificate and without a passphrase"
         ) from error
     return context
 
