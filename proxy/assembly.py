@@ -10,25 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
-from providers import (
-    ConfigurationInvalid,
-    CredentialsInvalid,
-    Denied,
-    ForeignWrap,
-    NotFound,
-    Provider,
-    ProviderError,
-    RetryableError,
-    create,
-)
-from providers.wiping import wipe
 from proxy import __version__, log, startup
 from proxy.config import Config
 from proxy.exits import Exit
 from proxy.keys import KeyOptions, KeyService
-from proxy.keys.wrapping import Wrapping
 from proxy.keystore import AnotherInstance, Keystore, KeystoreError
 from proxy.listener import Listener, adopt, check_free, listen
+from proxy.opening import open_provider, try_unwrapping
 from proxy.service import Parts, Service
 from proxy.startup import Placement, StartupError
 from proxy.systemd import ActivationError, Notifier, listen_sockets
@@ -59,7 +47,7 @@ async def _assemble(config: Config, undo: AsyncExitStack) -> Parts:
     from fastpath.dataplane import DataPlane
 
     notifier = Notifier(os.environ)
-    warnings = [*config.unbuilt(), *_harden()]
+    warnings = _harden()
     activated = _activated(config)
     paths = {"data": config.socket.path, "admin": config.admin.path}
     for role, path in paths.items():
@@ -72,11 +60,9 @@ async def _assemble(config: Config, undo: AsyncExitStack) -> Parts:
 
     store = await asyncio.to_thread(_open_keystore, config)
     undo.push_async_callback(store.close)
-    provider, trouble = await _open_provider(config)
+    provider, trouble = await open_provider(config)
     undo.push_async_callback(provider.close)
-    warnings += [trouble] if trouble else []
-    if not trouble and (trouble := await _try_unwrapping(store, provider, config)):
-        warnings.append(trouble)
+    trouble = trouble or await try_unwrapping(store, provider, config)
 
     plane = DataPlane(_plane_options(config, placement, memory.key_capacity))
     undo.callback(plane.stop)
@@ -84,7 +70,7 @@ async def _assemble(config: Config, undo: AsyncExitStack) -> Parts:
     undo.callback(data.close)
     admin = _listener(activated.get("admin"), config.admin.path, config.admin.mode, None)
     undo.callback(admin.close)
-    for warning in warnings:
+    for warning in (*config.unbuilt(), *warnings, *([trouble] if trouble else [])):
         log.event(logging.WARNING, warning)
     keys = KeyService(plane, store, provider, KeyOptions.of(config))
     return Parts(plane, keys, store, provider, data, admin, memory, placement, notifier, tuple(warnings))
@@ -121,41 +107,6 @@ def _open_keystore(config: Config) -> Keystore:
         raise StartupError(str(error), Exit.TRY_LATER) from error
     except KeystoreError as error:
         raise StartupError(str(error), Exit.STORAGE) from error
-
-
-async def _open_provider(config: Config) -> tuple[Provider, str | None]:
-    """The provider, and what is wrong with it when that may pass by itself. Raises StartupError."""
-    try:
-        provider = create(config.hsm, config.base)
-    except ConfigurationInvalid as error:
-        raise StartupError(str(error), Exit.CONFIG) from error
-    try:
-        await provider.initialize()
-    except RetryableError as error:
-        # it opens itself with the first key that is asked for, so an HSM that comes up later needs no restart here
-        return provider, f"the provider cannot be reached yet: {error}"
-    except ProviderError as error:
-        await provider.close()
-        raise StartupError(str(error), Exit.CONFIG) from error
-    return provider, None
-
-
-async def _try_unwrapping(store: Keystore, provider: Provider, config: Config) -> str | None:
-    """Unwrap one stored data key: a wrong root key is found now, and not by the first request. Raises StartupError."""
-    try:
-        key = await store.any_key()
-    except KeystoreError as error:
-        raise StartupError(str(error), Exit.STORAGE) from error
-    if key is None:
-        return None
-    try:
-        wipe(await Wrapping(provider).unwrap(key, config.limits.park_timeout / 1000))
-    except (NotFound, ForeignWrap, CredentialsInvalid, Denied) as error:
-        raise StartupError(f"the provider cannot unwrap what the keystore holds: {error}", Exit.CONFIG) from error
-    except ProviderError as error:
-        # this key alone may be damaged or disabled, or the provider busy: the others may still serve
-        return f"data key {key.id:016x} cannot be unwrapped: {error}"
-    return None
 
 
 def _activated(config: Config) -> dict[str, socket]:

@@ -2,18 +2,19 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from proxy import __version__
 from proxy.frames import Status
 from proxy.metrics import Family, Kind, histogram, render
 from proxy.status import Reading
+from proxy.watch import HEALTHS, PartHealth
 
 if TYPE_CHECKING:
     from fastpath.memory import MemoryReport
-    from providers import Description
+    from providers import Description, PoolUsage
 
 # powers of two of nanoseconds, 1 us to 17 s: the data plane's own finer buckets end there too
 LATENCY_BOUNDS: Final = tuple(1 << power for power in range(10, 35))
@@ -43,13 +44,6 @@ _PLANE: Final[Mapping[str, tuple[str, Kind, str]]] = {
 _CLOSED: Final = ("idle", "stalled", "garbage", "buffers")
 
 
-class PartHealth(NamedTuple):
-    """How the provider or the keystore is, as the status document says it."""
-
-    status: str  # ok, degraded, down or unknown
-    detail: str
-
-
 @dataclass(frozen=True)
 class Facts:
     """What both views need besides the data plane's counters."""
@@ -57,6 +51,8 @@ class Facts:
     uptime_seconds: float
     state: str
     provider: "Description"
+    provider_health: PartHealth
+    pool: "PoolUsage"
     memory: "MemoryReport"
     workers: int
     http: Mapping[str, int]
@@ -75,7 +71,7 @@ def status(facts: Facts, now: Reading, recent: dict[str, object]) -> dict[str, o
         "state": facts.state,
         "uptime_seconds": round(facts.uptime_seconds, 3),
         "workers": facts.workers,
-        "provider": {"name": facts.provider.provider, "kek": facts.provider.kek},
+        "provider": {"name": facts.provider.provider, "kek": facts.provider.kek, "pool": asdict(facts.pool)},
         "memory": {
             "kind": memory.kind,
             "locked_bytes": memory.locked_bytes,
@@ -198,6 +194,20 @@ def _control(facts: Facts) -> Iterator[Family]:
         else:
             work.add(count, work=name)
     yield from (work, failures)
+    yield from _provider(facts)
+
+
+def _provider(facts: Facts) -> Iterator[Family]:
+    pool = Family("keyside_provider_pool", "gauge", "Connections to the HSM or KMS, and calls that wait for one.")
+    for state in ("active", "idle", "waiting"):
+        pool.add(getattr(facts.pool, state), state=state)
+    yield pool
+    size = Family("keyside_provider_pool_size", "gauge", "The most connections to the HSM or KMS.")
+    yield size.add(facts.pool.size)
+    health = Family("keyside_provider_health", "gauge", "1 for what the last health check of the provider found.")
+    for status in HEALTHS:
+        health.add(status == facts.provider_health.status, status=status)
+    yield health
     *buckets, (_, total) = facts.provider_calls
     yield histogram("keyside_provider_call_duration_seconds", "Calls to the HSM or KMS.", buckets, total)
 

@@ -9,19 +9,20 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from providers import HealthStatus, Provider
+from providers import HealthStatus, Provider, ProviderError
 from proxy import log, reporting
 from proxy.admin.access import AdminPeers, AdminRule
 from proxy.admin.app import serve_admin
 from proxy.admin.errors import ConfigRefused, Conflict, Invalid, NotFound, NotNow
 from proxy.config import Config, ConfigError, load
+from proxy.deadline import within
 from proxy.events import EventPump, EventSource, every
 from proxy.footprint import give_back
 from proxy.http_data import HttpData, HttpLimits
@@ -30,10 +31,12 @@ from proxy.keyring import Keyring, KeyringError
 from proxy.keys import KeyOptions, KeyService
 from proxy.keystore import KeyringExists, Keystore, KeystoreError
 from proxy.listener import Listener
+from proxy.opening import ReplacementRefused, open_replacement
 from proxy.policy import compile_policy
 from proxy.startup import Placement, stand_back
 from proxy.status import SAMPLE_SECONDS, Reading, Recent
 from proxy.systemd import Notifier
+from proxy.watch import PartHealth, ProviderWatch
 
 if TYPE_CHECKING:
     from fastpath.dataplane import Rule
@@ -41,7 +44,10 @@ if TYPE_CHECKING:
 
 DRAIN_SECONDS: Final = 20.0
 DRAIN_POLL_SECONDS: Final = 0.02
-PROVIDER_PATIENCE_SECONDS: Final = 5.0
+CLOSE_SECONDS: Final = 5.0
+ASK_SECONDS: Final = 1.0
+"""How long whoever asks on the admin socket waits for the provider: readiness probes give up after a second."""
+
 MOST_HTTP_CONNECTIONS: Final = (
     1024  # each costs Python tens of kilobytes; frames cost a fraction and are not bounded by this
 )
@@ -85,6 +91,7 @@ class Service:
         self._booted = config  # what is in force until the next start
         self._config = config
         self._parts = parts
+        self._provider = parts.provider
         limits = config.limits
         self._http = HttpData(
             parts.plane,
@@ -103,9 +110,9 @@ class Service:
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._reloading = asyncio.Lock()
-        self._reloads: set[asyncio.Task[None]] = set()
-        self._provider_answered = False
-        self._provider_health = reporting.PartHealth("unknown", "not asked yet")
+        self._aside: set[asyncio.Task[None]] = set()
+        self._watch = ProviderWatch(parts.provider)
+        self._unbuilt = config.unbuilt()
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain. A second signal ends the draining."""
@@ -144,19 +151,21 @@ class Service:
             await self._parts.store.check()
         except KeystoreError as error:
             missing.append(f"keystore: {error}")
-        if not self._provider_answered and (trouble := await self._provider_trouble()):
-            missing.append(f"provider: {trouble}")
+        if not self._watch.answered:
+            health = await self._watch.ask(ASK_SECONDS)
+            if not self._watch.answered:
+                missing.append(f"provider: {health.detail}")
         return missing
 
     async def status(self) -> dict[str, object]:
         now = Reading.of(self._parts.plane.stats())
-        if self._parts.provider.health_is_free:
-            await self._provider_trouble()
+        await self._look_at_provider()
         found = reporting.status(self._facts(), now, self._recent.until(now))
         keystore = await self._keystore_health()
-        return found | {"health": {"provider": self._provider_health._asdict(), "keystore": keystore._asdict()}}
+        return found | {"health": {"provider": self._watch.health._asdict(), "keystore": keystore._asdict()}}
 
     async def metrics(self) -> str:
+        await self._look_at_provider()
         return reporting.metrics(self._facts(), Reading.of(self._parts.plane.stats()))
 
     async def keyrings(self) -> list[dict[str, object]]:
@@ -214,12 +223,42 @@ class Service:
         self._admin_peers.replace(admin_rules(new))
         log.configure(new.log.level, new.log.format)
         self._config = new
+        kept = await self._replace_provider(new)
         log.event(logging.INFO, "configuration reloaded", restart_needed_for=waiting)
-        return {"restart_needed_for": waiting}
+        return {"restart_needed_for": waiting, "provider_kept": kept}
+
+    async def _replace_provider(self, new: Config) -> str | None:
+        """Let a provider made of the new configuration, its secrets read anew, take over; or say why it does not."""
+        self._unbuilt = new.unbuilt()
+        for line in self._unbuilt:
+            log.event(logging.WARNING, line)
+        old = self._provider
+        try:
+            opened = await open_replacement(self._parts.store, new, old.name)
+        except ReplacementRefused as error:
+            log.event(logging.ERROR, f"the provider in use stays: hsm was not put into force: {error}")
+            return str(error)
+        if opened.trouble:
+            log.event(logging.WARNING, opened.trouble)
+        self._provider = opened.provider
+        self._watch.replace(opened.provider)
+        self._retire(old, self._parts.keys.use(opened.provider))
+        log.event(logging.INFO, f"provider {opened.provider.name} took over", kek=opened.provider.describe().kek)
+        return None
+
+    def _retire(self, provider: Provider, calls_ended: Awaitable[None]) -> None:
+        """Close a provider that was replaced, once nothing is under way there; nobody waits for that."""
+
+        async def retire() -> None:
+            await calls_ended
+            await _close_provider(provider)
+
+        self._run_aside(retire())
 
     def _background(self) -> list[Coroutine[None, None, None]]:
         work = [
             self._parts.keys.refresh_loop(),
+            self._watch.run(),
             every(SAMPLE_SECONDS, "reading the counters", self._sample),
         ]
         if self._parts.notifier.watchdog_interval is not None:
@@ -241,9 +280,12 @@ class Service:
         loop.add_signal_handler(signal.SIGHUP, self._reload_by_signal)
 
     def _reload_by_signal(self) -> None:
-        task = asyncio.get_running_loop().create_task(self._reload_and_say())
-        self._reloads.add(task)
-        task.add_done_callback(self._reloads.discard)
+        self._run_aside(self._reload_and_say())
+
+    def _run_aside(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._aside.add(task)
+        task.add_done_callback(self._aside.discard)
 
     async def _reload_and_say(self) -> None:
         try:
@@ -270,27 +312,16 @@ class Service:
     def _headline(self) -> str:
         return f"serving on {self._parts.data.path}"
 
-    async def _provider_trouble(self) -> str:
-        """What the provider says is wrong; empty once it has answered, after which cached keys outlive its outages."""
-        try:
-            async with asyncio.timeout(PROVIDER_PATIENCE_SECONDS):
-                health = await self._parts.provider.health_check()
-        except TimeoutError:
-            trouble = f"no answer within {PROVIDER_PATIENCE_SECONDS:g} s"
-            self._provider_health = reporting.PartHealth(HealthStatus.DOWN.value, trouble)
-            return trouble
-        self._provider_health = reporting.PartHealth(health.status.value, health.detail)
-        if health.status is HealthStatus.DOWN:
-            return health.detail
-        self._provider_answered = True
-        return ""
+    async def _look_at_provider(self) -> None:
+        if self._provider.health_is_free:
+            await self._watch.ask(ASK_SECONDS)
 
-    async def _keystore_health(self) -> reporting.PartHealth:
+    async def _keystore_health(self) -> PartHealth:
         try:
             await self._parts.store.check()
         except KeystoreError as error:
-            return reporting.PartHealth(HealthStatus.DOWN.value, str(error))
-        return reporting.PartHealth(HealthStatus.OK.value, "")
+            return PartHealth(HealthStatus.DOWN.value, str(error))
+        return PartHealth(HealthStatus.OK.value, "")
 
     async def _drain(self) -> None:
         self._http.drain()
@@ -312,10 +343,11 @@ class Service:
         async with AsyncExitStack() as stack:
             stack.callback(parts.data.close)
             stack.callback(parts.admin.close)
-            stack.push_async_callback(parts.provider.close)
+            stack.push_async_callback(_close_provider, self._provider)
             stack.push_async_callback(parts.store.close)
             stack.callback(parts.plane.stop)
             stack.push_async_callback(parts.keys.close)
+            stack.push_async_callback(self._watch.close)
             stack.push_async_callback(self._events.stop)
             stack.push_async_callback(self._http.stop)
         log.event(logging.INFO, "stopped")
@@ -325,15 +357,24 @@ class Service:
         return reporting.Facts(
             uptime_seconds=time.monotonic() - self._started_at,
             state="draining" if self._stopping.is_set() else "serving",
-            provider=parts.provider.describe(),
+            provider=self._provider.describe(),
+            provider_health=self._watch.health,
+            pool=parts.keys.usage(),
             memory=parts.memory,
             workers=parts.placement.workers,
             http=self._http.stats(),
             keys=parts.keys.stats(),
             provider_calls=parts.keys.latency.buckets(),
             store=parts.store.stats(),
-            warnings=parts.warnings,
+            warnings=(*self._unbuilt, *parts.warnings),
         )
+
+
+async def _close_provider(provider: Provider) -> None:
+    try:
+        await within(provider.close(), CLOSE_SECONDS)
+    except ProviderError as error:
+        log.event(logging.WARNING, f"provider {provider.name} did not close cleanly: {error}")
 
 
 def admin_rules(config: Config) -> list[AdminRule]:
@@ -354,7 +395,7 @@ def keyring_view(keyring: Keyring, data_keys: int) -> dict[str, object]:
 
 def needs_restart(booted: Config, new: Config) -> list[str]:
     """Settings that differ and that a reload does not put into force."""
-    sections = ("socket", "keystore", "hsm", "workers", "limits")
+    sections = ("socket", "keystore", "workers", "limits")
     changed = [name for name in sections if getattr(booted, name) != getattr(new, name)]
     for section, setting in (("admin", "path"), ("admin", "mode"), ("cache", "keys"), ("cache", "on_low_lock_limit")):
         if getattr(getattr(booted, section), setting) != getattr(getattr(new, section), setting):

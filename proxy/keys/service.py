@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from providers import Provider
+from providers import PoolUsage, Provider
 from proxy.keyring import KeyState, Purpose, Scope
 from proxy.keys.complaints import Complaints
 from proxy.keys.latency import Latency
@@ -42,14 +42,20 @@ class KeyService:
         self._failures: Counter[str] = Counter()
         self._complaints = Complaints(_log)
         self._owed: dict[Scope, int] = {}  # rotations that failed, by scope: the key that has to go
-        # refreshing early is never urgent: half of the provider's calls stay free for requests that wait
-        self._unhurried = asyncio.Semaphore(max(1, self._wrapping.concurrent_calls // 2))
+        self._unhurried = self._half_of_the_calls()
         self._pause = 0.0
         self._paused_until = 0.0
 
     def reconfigure(self, options: KeyOptions) -> None:
         """Use other options from now on; keys that are cached keep the time they were given."""
         self._supply.options = options
+
+    async def use(self, provider: Provider) -> None:
+        """Wrap and unwrap with another provider from now on. Returns once no call is under way to the one before."""
+        old = self._wrapping.replace(provider)
+        self._unhurried = self._half_of_the_calls()
+        self._pause, self._paused_until = 0.0, 0.0  # what failed with the old one may succeed now
+        await old.finished()
 
     async def handle(self, event: "KeyMiss | ScopeMiss | LowBudget") -> None:
         """Settle one event of the data plane. What goes wrong becomes a refusal and a log line, never an exception."""
@@ -106,10 +112,18 @@ class KeyService:
             **{f"failed_{kind}": count for kind, count in sorted(self._failures.items())},
         }
 
+    def usage(self) -> PoolUsage:
+        """How busy the provider is."""
+        return self._wrapping.usage()
+
     @property
     def latency(self) -> Latency:
         """How long the provider took to answer."""
         return self._wrapping.latency
+
+    def _half_of_the_calls(self) -> asyncio.Semaphore:
+        # refreshing early is never urgent: the other half stays free for requests that wait
+        return asyncio.Semaphore(max(1, self._wrapping.concurrent_calls // 2))
 
     async def _serve_key(self, key_id: int, scope: str) -> None:
         await self._flights.run(("key", key_id, scope), lambda: self._find_key(key_id, scope))

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, TypeVar
 
-from providers import DATA_KEY_BYTES, ForeignWrap, Provider, Tampered, Timeout, WrapContext, WrappedKey
+from providers import DATA_KEY_BYTES, ForeignWrap, PoolUsage, Provider, Tampered, Timeout, WrapContext, WrappedKey
 from providers.wiping import wipe
+from proxy.deadline import within
 from proxy.keyring import DataKey, Purpose, Scope, Wrap, utc_now
 from proxy.keys.latency import Latency
 
@@ -36,35 +37,52 @@ class Wrapping:
     """Wraps and unwraps data keys, as many calls at once and each as long as the provider is configured for."""
 
     def __init__(self, provider: Provider) -> None:
-        description = provider.describe()
-        self._provider = provider
-        self._turns = asyncio.Semaphore(description.concurrent_calls)
-        self._deadline = description.timeout_seconds
-        self.concurrent_calls = description.concurrent_calls
+        self._desk = Desk(provider)
         self.latency = Latency()
         self.wraps = 0
         self.unwraps = 0
+
+    @property
+    def concurrent_calls(self) -> int:
+        """How many calls the provider takes at once."""
+        return self._desk.size
+
+    def replace(self, provider: Provider) -> "Desk":
+        """Make every call that begins from now on, and those that wait for their turn, to `provider`.
+
+        Calls under way end where they began: the old provider may be closed after `finished()` of what is returned.
+        """
+        old, self._desk = self._desk, Desk(provider)
+        old.send_away()
+        return old
+
+    def usage(self) -> PoolUsage:
+        """How busy the provider is: its connections, or calls where it has none; and all who wait for one of them."""
+        desk = self._desk
+        pool = desk.provider.pool_usage() or PoolUsage(desk.size, desk.active, desk.size - desk.active, 0)
+        return PoolUsage(pool.size, pool.active, pool.idle, pool.waiting + desk.waiting)
 
     async def wrap(self, key: bytearray, key_id: int, scope: Scope, purpose: Purpose, patience: float) -> Wrap:
         """Wrap a new data key. Raises ProviderError; Timeout too when no turn came within `patience` seconds."""
         context = _context(key_id, scope, purpose)
         self.wraps += 1
-        wrapped = await self._call(partial(self._provider.wrap_key, key, context), patience)
+        wrapped = await self._call(lambda provider: provider.wrap_key(key, context), patience)
         return Wrap(wrapped.provider, wrapped.kek, wrapped.mechanism, wrapped.blob, utc_now())
 
     async def unwrap(self, key: DataKey, patience: float) -> bytearray:
         """Unwrap a data key from the first of its wraps that can be; the caller wipes it. Raises as `wrap` does."""
         context = _context(key.id, key.scope, key.purpose)
+        name = self._desk.provider.name
         error: Exception = ForeignWrap(
-            f"data key {key.id:016x} has no wrap of {self._provider.name}: configure the provider that wrapped it"
+            f"data key {key.id:016x} has no wrap of {name}: configure the provider that wrapped it"
         )
         for wrap in key.wraps:
-            if wrap.provider != self._provider.name:
+            if wrap.provider != name:
                 continue
             wrapped = WrappedKey(wrap.provider, wrap.kek, wrap.mechanism, wrap.blob)
             self.unwraps += 1
             try:
-                secret = await self._call(partial(self._provider.unwrap_key, wrapped, context), patience)
+                secret = await self._call(partial(_unwrap, wrapped, context), patience)
             except Exception as unwrapping:
                 error = unwrapping
                 continue
@@ -74,25 +92,75 @@ class Wrapping:
             return secret
         raise error
 
-    async def _call(self, call: Callable[[], Awaitable[T]], patience: float) -> T:
+    async def _call(self, call: "Callable[[Provider], Awaitable[T]]", patience: float) -> T:
+        desk = await self._turn(patience)
+        started = time.monotonic()
+        try:
+            return await within(call(desk.provider), desk.deadline)
+        finally:
+            desk.leave()
+            self.latency.observe(time.monotonic() - started)
+
+    async def _turn(self, patience: float) -> "Desk":
+        """The provider to call, once it is free for one more call. Raises Timeout."""
         try:
             async with asyncio.timeout(patience):
-                await self._turns.acquire()
+                while not await (desk := self._desk).enter():
+                    continue  # it was replaced in the meantime
+                return desk
         except TimeoutError as error:
             raise Timeout(
                 "too many calls wait for the provider: raise hsm.performance.connectionPoolSize, or look at its latency"
             ) from error
-        started = time.monotonic()
+
+
+class Desk:
+    """One provider, the calls under way to it and those that wait for their turn."""
+
+    def __init__(self, provider: Provider) -> None:
+        description = provider.describe()
+        self.provider = provider
+        self.size = description.concurrent_calls
+        self.deadline = description.timeout_seconds
+        self.active = 0
+        self.waiting = 0
+        self._turns = asyncio.Semaphore(self.size)
+        self._replaced = False
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+
+    async def enter(self) -> bool:
+        """Wait for a turn, which `leave` gives back. False: there is a new desk to go to."""
+        self.waiting += 1
         try:
-            async with asyncio.timeout(self._deadline):
-                return await call()
-        except TimeoutError as error:
-            raise Timeout(
-                f"the provider gave no answer within {self._deadline:g} s (hsm.performance.requestTimeout): is it up?"
-            ) from error
+            await self._turns.acquire()
         finally:
+            self.waiting -= 1
+        if self._replaced:
+            return False
+        self.active += 1
+        self._quiet.clear()
+        return True
+
+    def leave(self) -> None:
+        self.active -= 1
+        self._turns.release()
+        if not self.active:
+            self._quiet.set()
+
+    def send_away(self) -> None:
+        """Let nobody wait here any longer."""
+        self._replaced = True
+        for _ in range(self.waiting):
             self._turns.release()
-            self.latency.observe(time.monotonic() - started)
+
+    async def finished(self) -> None:
+        """Return when no call is under way."""
+        await self._quiet.wait()
+
+
+def _unwrap(wrapped: WrappedKey, context: WrapContext, provider: Provider) -> Awaitable[bytearray]:
+    return provider.unwrap_key(wrapped, context)
 
 
 def _context(key_id: int, scope: Scope, purpose: Purpose) -> WrapContext:

@@ -126,10 +126,14 @@ def read_latest_key(connection: Connection, scope: Scope, purpose: Purpose) -> D
     return _one_key(connection, _LATEST_KEY, b_name=scope.keyring, b_partition=partition, b_purpose=int(purpose))
 
 
-def read_any_key(connection: Connection) -> DataKey | None:
-    """Some data key that still has its wraps, or None. Whichever is found first: the table may be long."""
-    found = select(data_keys.c.id).where(data_keys.c.state != KeyState.DESTROYED.value).limit(1).scalar_subquery()
-    return _one_key(connection, _KEY.where(data_keys.c.id == found))
+def read_any_key(connection: Connection, provider: str) -> DataKey | None:
+    """Some data key that still has its wraps, one of `provider` if there is any; or None.
+
+    Whichever is found first: the table may be long.
+    """
+    wrapped = select(wraps.c.data_key_id).where(wraps.c.provider == provider).limit(1).scalar_subquery()
+    whatever = select(data_keys.c.id).where(data_keys.c.state != KeyState.DESTROYED.value).limit(1).scalar_subquery()
+    return _one_key(connection, _KEY.where(data_keys.c.id == func.coalesce(wrapped, whatever)))
 
 
 def insert_active(connection: Connection, key: DataKey) -> None:

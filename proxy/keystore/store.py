@@ -86,9 +86,12 @@ class Keystore:
         """The data key of that id with its wraps, or None."""
         return await self._reader.run(lambda connection: statements.read_key(connection, key_id))
 
-    async def any_key(self) -> DataKey | None:
-        """Some data key that still has its wraps, or None: for finding out whether the provider can unwrap it."""
-        return await self._reader.run(statements.read_any_key)
+    async def any_key(self, provider: str) -> DataKey | None:
+        """Some data key that still has its wraps, one of `provider` if there is any; None when there are no data keys.
+
+        For finding out whether that provider can unwrap what is here.
+        """
+        return await self._reader.run(lambda connection: statements.read_any_key(connection, provider))
 
     async def latest_key(self, scope: Scope, purpose: Purpose) -> DataKey | None:
         """The scope's data key of the highest generation, whatever its state; None when it never had one."""

@@ -164,10 +164,10 @@ def test_alembic_is_not_imported_while_nothing_needs_migrating(url: str) -> None
 
 def test_the_schema_is_good_postgresql() -> None:
     statements: list[str] = []
-    engine = create_mock_engine(
-        "postgresql://", lambda ddl, *_, **__: statements.append(str(ddl.compile(dialect=engine.dialect)))
+    mock = create_mock_engine(
+        "postgresql://", lambda ddl, *_, **__: statements.append(str(ddl.compile(dialect=mock.dialect)))
     )
-    metadata.create_all(engine, checkfirst=False)
+    metadata.create_all(mock, checkfirst=False)
     text = "".join(statements)
     assert "TIMESTAMP WITH TIME ZONE" in text
     assert "id BIGINT NOT NULL" in text
