@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
 # The sidecar in a container that runs as an ordinary user on a read-only root file system.
 #
-#   docker build --tag keyside .
+#   docker build --tag keyside .       # --build-arg BACKENDS="aws pkcs11" carries the SDKs of these back ends alone
 #   docker run --rm --volume keyside-data:/var/lib/keyside \
 #       --volume ./config.example.yaml:/etc/keyside/keyside.yaml:ro keyside init      # once: root key and keystore
 #   docker run --read-only --cap-drop ALL --security-opt no-new-privileges --ulimit memlock=33554432 \
@@ -12,6 +12,7 @@
 
 ARG PYTHON=3.13
 ARG DEBIAN=bookworm
+ARG BACKENDS="aws azure gcp pkcs11"
 
 FROM python:${PYTHON}-slim-${DEBIAN} AS build
 RUN apt-get update \
@@ -19,11 +20,15 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 # dependencies first: this layer is built again only when a lock file changes
-COPY requirements/build.txt requirements/service.txt requirements/
+ARG BACKENDS
+COPY requirements requirements
 RUN python -m venv /opt/build \
     && /opt/build/bin/pip install --no-cache-dir --require-hashes --requirement requirements/build.txt \
     && python -m venv --without-pip /opt/keyside \
-    && /opt/build/bin/pip --python /opt/keyside/bin/python install --no-cache-dir --require-hashes --requirement requirements/service.txt
+    && /opt/build/bin/pip --python /opt/keyside/bin/python install --no-cache-dir --require-hashes --requirement requirements/service.txt \
+    && for backend in $BACKENDS; do \
+        /opt/build/bin/pip --python /opt/keyside/bin/python install --no-cache-dir --require-hashes --requirement "requirements/$backend.txt" || exit 1; \
+    done
 COPY pyproject.toml setup.py README.md LICENSE ./
 COPY fastpath fastpath
 COPY providers providers

@@ -54,7 +54,11 @@ def test_the_service_says_the_version_of_its_distribution() -> None:
 
 
 def test_the_image_runs_the_versions_that_are_tested() -> None:
-    assert pins("service").items() <= pins("development").items()
+    extras = distribution("keyside-proxy").metadata.get_all("Provides-Extra") or []
+    assert extras
+    for name in ("service", *extras):
+        assert pins(name).items() <= pins("development").items(), name
+    assert f'ARG BACKENDS="{" ".join(extras)}"' in text("Dockerfile"), "the image carries every back end unless told"
     assert pins("build").items() <= pins("development").items()
 
 
