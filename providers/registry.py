@@ -44,6 +44,22 @@ _CALL_BOUNDS: Final = frozenset(
 
 BUILT: Final[Mapping[str, Entry]] = {
     "LOCAL": Entry("providers.local", acts_on=_CALL_BOUNDS),
+    "GCP_KMS": Entry(
+        "providers.gcp",
+        acts_on=_CALL_BOUNDS
+        | {
+            "connection.endpoint",
+            "connection.region",
+            "connection.partition",
+            "connection.tls.caFile",
+            "connection.tls.certificateFile",
+            "connection.tls.keyFile",
+            "connection.tls.minimumVersion",
+            "credentials.type",
+            "credentials.data",
+            "performance.connectionMaxAge",
+        },
+    ),
 }
 VOCABULARY: Final = ("LOCAL", "AWS_KMS", "AZURE_KEY_VAULT", "GCP_KMS", "LUNA_HSM", "THALES_HSM", "VAULT_TRANSIT")
 

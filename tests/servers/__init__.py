@@ -21,7 +21,7 @@ class Served:
     environment: Mapping[str, str] = field(default_factory=dict)  # for the sidecar's process
 
 
-LAUNCHERS: Final[Mapping[str, str]] = {}
+LAUNCHERS: Final[Mapping[str, str]] = {"GCP_KMS": "tests.servers.gcp"}
 """The module of each provider's service."""
 
 

@@ -1,0 +1,142 @@
+"""Cloud KMS as this package speaks to it: leased channels, a token on each call, checksums both ways, our errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from google.api_core.exceptions import GoogleAPICallError
+from google.cloud.kms_v1 import KeyManagementServiceAsyncClient
+
+from providers.errors import CredentialsInvalid, ProviderError, Unavailable
+from providers.gcp import integrity, names
+from providers.gcp.channels import Channels
+from providers.gcp.failures import failure
+from providers.gcp.options import GcpOptions
+from providers.gcp.tokens import AccessToken, Issued, issuer
+from providers.pool import Pool, PoolUsage
+from providers.wiping import wipe
+
+
+class CloudKms:
+    """An open connection to the service. Every method speaks to it once; retries are the caller's."""
+
+    def __init__(self, options: GcpOptions, base: Path) -> None:
+        """Read the TLS files. Raises CredentialsInvalid."""
+        performance = options.performance
+        channels = Channels(options.connection, base)
+        self._timeout = performance.request_timeout / 1000
+        self._token = AccessToken(issuer(options, base))
+        self._pool: Pool[KeyManagementServiceAsyncClient] = Pool(
+            channels.make,
+            channels.dispose,
+            size=performance.connection_pool_size,
+            max_age=performance.connection_max_age,
+            usable=channels.usable,
+        )
+
+    @property
+    def usage(self) -> PoolUsage:
+        """How busy the channels are."""
+        return self._pool.usage
+
+    async def identity(self) -> Issued:
+        """The access token in use, or a new one."""
+        return await self._token.get()
+
+    async def encrypt(self, key: str, plaintext: bytes | bytearray, associated_data: bytes) -> tuple[str, bytes]:
+        """Encrypt under the primary version of `key`. Returns the version's name and the ciphertext."""
+        copy = bytes(memoryview(plaintext))  # the SDK takes bytes, and these can be wiped
+        request: dict[str, Any] = {
+            "name": key,
+            "plaintext": copy,
+            "plaintext_crc32c": integrity.checksum(copy),
+            **_authenticated(associated_data),
+        }
+        try:
+            answer = await self.call("encrypt", request)
+        finally:
+            del request["plaintext"]
+            wipe(copy)
+        integrity.require_verified(answer.verified_plaintext_crc32c, "plaintext")
+        if associated_data:
+            integrity.require_verified(answer.verified_additional_authenticated_data_crc32c, "associated data")
+        ciphertext = answer.ciphertext
+        integrity.require_same(ciphertext, answer.ciphertext_crc32c, "ciphertext")
+        return require_of(key, answer.name), ciphertext
+
+    async def decrypt(self, key: str, ciphertext: bytes, associated_data: bytes) -> bytearray:
+        """Decrypt under whichever version of `key` made `ciphertext`. Raises Tampered; the caller wipes the result."""
+        request = {
+            "name": key,
+            "ciphertext": ciphertext,
+            "ciphertext_crc32c": integrity.checksum(ciphertext),
+            **_authenticated(associated_data),
+        }
+        answer = await self.call("decrypt", request, decrypting=True)
+        plaintext = answer.plaintext  # the message makes a new object each time it is asked
+        try:
+            integrity.require_same(plaintext, answer.plaintext_crc32c, "plaintext")
+            return bytearray(plaintext)
+        finally:
+            wipe(plaintext)
+
+    async def permissions(self, key: str, *wanted: str) -> frozenset[str]:
+        """Those of `wanted` that the caller has on `key`: none of them when there is no such key. Free of charge."""
+        answer = await self.call("test_iam_permissions", {"resource": key, "permissions": list(wanted)})
+        return frozenset(answer.permissions)
+
+    async def primary_state(self, key: str) -> str:
+        """The state of the version of `key` that encrypts: `ENABLED`, `DISABLED` ...; free of charge."""
+        found = await self.call("get_crypto_key", {"name": key})
+        return str(found.primary.state.name)
+
+    async def call(self, method: str, request: Any, *, decrypting: bool = False) -> Any:
+        """Call one method of the SDK's client, once more with a new token when the service refuses the first.
+
+        Raises ProviderError.
+        """
+        token = await self._token.get()
+        try:
+            return await self._attempt(method, request, token, decrypting)
+        except CredentialsInvalid:
+            if not self._token.refused(token):
+                raise
+        return await self._attempt(method, request, await self._token.get(), decrypting)
+
+    async def close(self) -> None:
+        """Close all channels."""
+        await self._token.close()
+        await self._pool.close()
+
+    async def _attempt(self, method: str, request: Any, token: Issued, decrypting: bool) -> Any:
+        metadata = (("authorization", f"Bearer {token.token}"),)
+        async with self._pool.lease() as client:
+            try:
+                # retry=None: the SDK's own would go on for a minute, whatever `timeout` says
+                return await getattr(client, method)(
+                    request=request, retry=None, timeout=self._timeout, metadata=metadata
+                )
+            except GoogleAPICallError as error:
+                raise self._failure(error, method, request, decrypting) from None
+
+    def _failure(self, error: GoogleAPICallError, method: str, request: Any, decrypting: bool) -> ProviderError:
+        resource = next((str(request[part]) for part in ("name", "parent", "resource") if part in request), "?")
+        return failure(error, method, resource, decrypting=decrypting)
+
+
+def require_of(key: str, version: str) -> str:
+    """Return `version` when it is one of `key`'s. Raises Unavailable when another key answered."""
+    if not names.has_version(version) or not version.startswith(f"{key}/"):
+        raise Unavailable(f"Cloud KMS answered for another key than {key}: see what hsm.connection.endpoint is")
+    return version
+
+
+def _authenticated(associated_data: bytes) -> dict[str, Any]:
+    """The fields of a request; without associated data there is nothing that a checksum could be of."""
+    if not associated_data:
+        return {}
+    return {
+        "additional_authenticated_data": associated_data,
+        "additional_authenticated_data_crc32c": integrity.checksum(associated_data),
+    }
