@@ -20,7 +20,7 @@ COMMANDS: Final = {
     "encrypt": ("proxy.cli.fields", "encrypt", "Encrypt standard input for a keyring."),
     "decrypt": ("proxy.cli.fields", "decrypt", "Decrypt standard input for a keyring."),
     "config": ("proxy.cli.config", "config", "Check the configuration."),
-    "provider": ("proxy.cli.provider", "provider", "List the back ends of this release."),
+    "provider": ("proxy.cli.provider", "provider", "Try and measure the configured back end, and manage its keys."),
 }
 
 EPILOG: Final = """\

@@ -55,6 +55,11 @@ def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         f"{found['version']}, pid {found['pid']}, {found['state']} for {_duration(found['uptime_seconds'])}",
     )
     yield "provider", f"{found['provider']['name']}, key {found['provider']['kek'] or 'not opened yet'}"
+    pool = found["provider"]["pool"]
+    yield (
+        "provider calls",
+        f"{pool['active']:,} under way of {pool['size']:,}, {pool['idle']:,} idle, {pool['waiting']:,} waiting",
+    )
     for part, health in found["health"].items():
         detail = "" if health["status"] == "ok" or not health["detail"] else f": {health['detail']}"
         yield f"{part} health", f"{health['status'].upper()}{detail}"

@@ -16,4 +16,5 @@ def new_table(*columns: str) -> Table:
 
 
 def show(table: Table) -> None:
-    Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH).print(table)
+    # without markup: what a service says in brackets is printed as it is
+    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PIPED_WIDTH).print(table)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, Engine, create_mock_engine, inspect
+from sqlalchemy.schema import ExecutableDDLElement
 
 from proxy.keystore import Keystore, KeystoreCorrupt, KeystoreMissing, KeystoreTooNew, versions
 from proxy.keystore.schema import SCHEMA_VERSION, metadata
@@ -164,9 +165,11 @@ def test_alembic_is_not_imported_while_nothing_needs_migrating(url: str) -> None
 
 def test_the_schema_is_good_postgresql() -> None:
     statements: list[str] = []
-    mock = create_mock_engine(
-        "postgresql://", lambda ddl, *_, **__: statements.append(str(ddl.compile(dialect=mock.dialect)))
-    )
+
+    def note(statement: ExecutableDDLElement, *_: object, **__: object) -> None:
+        statements.append(str(statement.compile(dialect=mock.dialect)))
+
+    mock = create_mock_engine("postgresql://", note)
     metadata.create_all(mock, checkfirst=False)
     text = "".join(statements)
     assert "TIMESTAMP WITH TIME ZONE" in text
