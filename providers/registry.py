@@ -42,24 +42,24 @@ _CALL_BOUNDS: Final = frozenset(
     }
 )
 
+_OVER_TLS: Final = frozenset(
+    {
+        "connection.endpoint",
+        "connection.region",
+        "connection.tls.caFile",
+        "connection.tls.certificateFile",
+        "connection.tls.keyFile",
+        "connection.tls.minimumVersion",
+        "credentials.type",
+        "credentials.data",
+        "performance.connectionMaxAge",
+    }
+)
+
 BUILT: Final[Mapping[str, Entry]] = {
     "LOCAL": Entry("providers.local", acts_on=_CALL_BOUNDS),
-    "GCP_KMS": Entry(
-        "providers.gcp",
-        acts_on=_CALL_BOUNDS
-        | {
-            "connection.endpoint",
-            "connection.region",
-            "connection.partition",
-            "connection.tls.caFile",
-            "connection.tls.certificateFile",
-            "connection.tls.keyFile",
-            "connection.tls.minimumVersion",
-            "credentials.type",
-            "credentials.data",
-            "performance.connectionMaxAge",
-        },
-    ),
+    "AWS_KMS": Entry("providers.aws", acts_on=_CALL_BOUNDS | _OVER_TLS),
+    "GCP_KMS": Entry("providers.gcp", acts_on=_CALL_BOUNDS | _OVER_TLS | {"connection.partition"}),
 }
 VOCABULARY: Final = ("LOCAL", "AWS_KMS", "AZURE_KEY_VAULT", "GCP_KMS", "LUNA_HSM", "THALES_HSM", "VAULT_TRANSIT")
 

@@ -1,0 +1,270 @@
+"""AWS KMS as this package uses it: a few typed calls over the SDK, answers checked, errors ours. Imports the SDK."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from aiobotocore.awsrequest import AioAWSResponse
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    CredentialRetrievalError,
+    HTTPClientError,
+    InvalidRegionError,
+    MetadataRetrievalError,
+    NoCredentialsError,
+    NoRegionError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    ReadTimeoutError,
+)
+from botocore.parsers import ResponseParserError
+
+from providers.aws.credentials import authorities, open_session, quick
+from providers.aws.names import addressed, is_key_arn, recorded, region_of
+from providers.aws.options import AwsOptions
+from providers.aws.refusals import DRY_RUN_SUCCEEDED, Asked, malformed, refusal
+from providers.aws.transport import Transport, session_class
+from providers.errors import (
+    ConfigurationInvalid,
+    CredentialsInvalid,
+    Problem,
+    ProviderError,
+    Tampered,
+    Unavailable,
+)
+from providers.tls import client_context
+from providers.wiping import wipe
+
+SYMMETRIC_DEFAULT: Final = "SYMMETRIC_DEFAULT"
+MAX_BLOB_BYTES: Final = 6144  # CiphertextBlob, by the API reference
+MAX_PLAINTEXT_BYTES: Final = 4096
+
+# what a dry run is about: a policy with conditions on our encryption context lets it through
+_DRY_RUN_CONTEXT: Final = {"keyside:version": "1", "keyside:purpose": "field"}
+
+for _name in ("botocore", "aiobotocore"):
+    # their debug lines hold whole requests and answers: data keys in base64, session tokens
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What Encrypt answered."""
+
+    kek: str  # as a wrap records it
+    blob: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFacts:
+    """What DescribeKey said."""
+
+    kek: str  # as a wrap records it
+    state: str  # `Enabled`, `Disabled`, `PendingDeletion`, ...
+    usage: str
+    spec: str
+    origin: str
+    multi_region: bool
+    created_at: datetime | None
+    deletion_at: datetime | None
+
+
+class KmsClient:
+    """One SDK client: credentials as they were when it was opened, renewed where they renew themselves."""
+
+    def __init__(self, options: AwsOptions, base: Path, session: Any, client: Any) -> None:
+        self._options = options
+        self._base = base
+        self._session = session
+        self._client = client
+        self.region: str = client.meta.region_name
+        self.proven = False  # whether the service has ever accepted these credentials
+
+    @classmethod
+    async def open(cls, options: AwsOptions, base: Path, transport: Transport) -> KmsClient:
+        """Read credentials, find the endpoint, and send to it through `transport`. Calls nobody in AWS KMS yet."""
+        try:
+            session = open_session(options, base)
+            client = await session.create_client(
+                "kms",
+                region_name=options.connection.region or region_of(options.kek),
+                endpoint_url=options.connection.endpoint,
+                config=quick(
+                    options,
+                    http_session_cls=session_class(transport, AioAWSResponse),
+                    parameter_validation=False,  # ours are right; each check costs as much as a signature
+                    user_agent="keyside",  # otherwise composed anew at each call
+                    warm_up_loader_caches=True,  # the service's model is read on a thread
+                    use_fips_endpoint=options.use_fips_endpoint,
+                ),
+            ).__aenter__()
+        except (ClientError, BotoCoreError, ValueError) as error:
+            raise _translated(error, Asked("CreateClient", options.kek, "")) from None
+        client.meta.events.register("after-call.kms", _wipe_answer)
+        transport.aim(client.meta.endpoint_url, await asyncio.to_thread(client_context, options.connection.tls, base))
+        return cls(options, base, session, client)
+
+    async def encrypt(self, key: str, plaintext: bytes | bytearray, context: Mapping[str, str]) -> Sealed:
+        """Encrypt at most MAX_PLAINTEXT_BYTES under `key`, a recorded key, an id, an ARN or an alias."""
+        answer = await self.call(
+            "encrypt", key, KeyId=addressed(key, self.region), Plaintext=plaintext, EncryptionContext=context
+        )
+        blob = answer.get("CiphertextBlob")
+        if not isinstance(blob, bytes) or not len(plaintext) < len(blob) <= MAX_BLOB_BYTES or plaintext in blob:
+            raise malformed("Encrypt", "no ciphertext")
+        return Sealed(self._answered_for(key, answer, "Encrypt"), blob)
+
+    async def decrypt(self, key: str, blob: bytes, context: Mapping[str, str]) -> bytearray:
+        """Undo `encrypt`; the caller wipes the result."""
+        answer = await self.call(
+            "decrypt", key, KeyId=addressed(key, self.region), CiphertextBlob=blob, EncryptionContext=context
+        )
+        plaintext = answer.get("Plaintext")
+        if not isinstance(plaintext, bytes) or not 0 < len(plaintext) <= MAX_PLAINTEXT_BYTES:
+            raise malformed("Decrypt", "no plaintext")
+        own = bytearray(plaintext)
+        wipe(plaintext)
+        try:
+            self._answered_for(key, answer, "Decrypt")
+        except ProviderError:
+            wipe(own)
+            raise
+        return own
+
+    async def describe(self, key: str) -> KeyFacts:
+        """Ask what and how a key is."""
+        answer = await self.call("describe_key", key, KeyId=addressed(key, self.region))
+        facts = answer.get("KeyMetadata")
+        if not isinstance(facts, dict) or not is_key_arn(facts.get("Arn")):
+            raise malformed("DescribeKey", "no key")
+        return KeyFacts(
+            kek=recorded(facts["Arn"]),
+            state=str(facts.get("KeyState")),
+            usage=str(facts.get("KeyUsage")),
+            spec=str(facts.get("KeySpec") or facts.get("CustomerMasterKeySpec")),
+            origin=str(facts.get("Origin")),
+            multi_region=facts.get("MultiRegion") is True,
+            created_at=facts.get("CreationDate"),
+            deletion_at=facts.get("DeletionDate"),
+        )
+
+    async def may_decrypt(self, key: str) -> None:
+        """Return when Decrypt with `key` is permitted, decrypting nothing. Raises what Decrypt would."""
+        await self._dry_run("decrypt", key, DryRunModifiers=["IGNORE_CIPHERTEXT"], EncryptionContext=_DRY_RUN_CONTEXT)
+
+    async def may_encrypt(self, key: str) -> None:
+        """Return when Encrypt with `key` is permitted. Raises what Encrypt would."""
+        await self._dry_run("encrypt", key, Plaintext=bytes(32), EncryptionContext=_DRY_RUN_CONTEXT)
+
+    async def identity(self) -> str:
+        """Who the credentials are: an ARN. Needs no permission, but a way to STS."""
+        answer = await self.other("sts", "get_caller_identity", self._sts_endpoint())
+        return str(answer.get("Arn"))
+
+    async def call(self, operation: str, key: str, **parameters: Any) -> dict[str, Any]:
+        """Call an operation of KMS by the SDK's name for it; `key` is for messages."""
+        asked = Asked(_CAPITALS.get(operation) or _capitals(operation), key, self.region)
+        try:
+            answer: dict[str, Any] = await getattr(self._client, operation)(**parameters)
+        except ClientError as error:
+            raise _translated(error, asked) from None
+        except (BotoCoreError, ValueError, KeyError) as error:
+            raise _translated(error, asked) from None
+        self.proven = True
+        return answer
+
+    async def other(
+        self, service: str, operation: str, endpoint: str | None = None, **parameters: Any
+    ) -> dict[str, Any]:
+        """Call another service with the same credentials."""
+        asked = Asked(_capitals(operation), service, self.region)
+        try:
+            async with self._session.create_client(
+                service,
+                region_name=self.region,
+                endpoint_url=endpoint,
+                verify=authorities(self._options, self._base),
+                config=quick(self._options, warm_up_loader_caches=True),
+            ) as client:
+                answer: dict[str, Any] = await getattr(client, operation)(**parameters)
+        except (ClientError, BotoCoreError, ValueError, KeyError) as error:
+            raise _translated(error, asked) from None
+        return answer
+
+    async def _dry_run(self, operation: str, key: str, **parameters: Any) -> None:
+        asked = Asked(_CAPITALS[operation], key, self.region)
+        try:
+            await getattr(self._client, operation)(KeyId=addressed(key, self.region), DryRun=True, **parameters)
+        except ClientError as error:
+            # a service without dry runs gets as far as the ciphertext, which it does once the caller is permitted
+            if _code(error) not in (DRY_RUN_SUCCEEDED, "InvalidCiphertextException"):
+                raise _translated(error, asked) from None
+        except (BotoCoreError, ValueError, KeyError) as error:
+            raise _translated(error, asked) from None
+
+    def _answered_for(self, key: str, answer: Mapping[str, Any], operation: str) -> str:
+        found = answer.get("KeyId")
+        if not is_key_arn(found) or answer.get("EncryptionAlgorithm", SYMMETRIC_DEFAULT) != SYMMETRIC_DEFAULT:
+            raise malformed(operation, "no key, or another algorithm")
+        kek = recorded(str(found))
+        if is_key_arn(addressed(key, self.region)) and kek != key:
+            raise Tampered(
+                f"AWS KMS answered {operation} with another key than {key}: one of request and answer was changed"
+            )
+        return kek
+
+    def _sts_endpoint(self) -> str | None:
+        data = self._options.credentials.data
+        return getattr(data, "sts_endpoint", None)
+
+
+_CAPITALS: Final = {"encrypt": "Encrypt", "decrypt": "Decrypt", "describe_key": "DescribeKey"}
+
+
+def _capitals(operation: str) -> str:
+    return "".join(word.capitalize() for word in operation.split("_"))
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _wipe_answer(http_response: Any, **_event: object) -> None:
+    """The JSON that a data key came in, once botocore has read it."""
+    http_response.raw.wipe()
+
+
+def _translated(error: Exception, asked: Asked) -> ProviderError:
+    """What an exception of the SDK means; ours pass. The SDK's text is not repeated: it may hold secrets."""
+    match error:
+        case ClientError():
+            return refusal(error.response, Asked(error.operation_name, asked.key, asked.region))
+        case NoRegionError() | InvalidRegionError():
+            return ConfigurationInvalid([Problem("hsm.connection.region", "is required: the region of the key")])
+        case NoCredentialsError() | PartialCredentialsError() | ProfileNotFound():
+            return CredentialsInvalid(
+                "no AWS credentials found (environment, profile, web identity, container, instance): give the sidecar "
+                "a role, or set hsm.credentials"
+            )
+        case CredentialRetrievalError() | MetadataRetrievalError():
+            return CredentialsInvalid(
+                f"AWS credentials cannot be had just now ({type(error).__name__}): see where the role gets them"
+            )
+        case ConnectTimeoutError() | ReadTimeoutError() | HTTPClientError():
+            return Unavailable(
+                f"{asked.operation} did not reach AWS ({type(error).__name__}): see the network and endpoints"
+            )
+        case ResponseParserError():
+            return malformed(asked.operation, "no JSON")
+        case _:
+            return ProviderError(
+                f"the AWS SDK failed in {asked.operation} ({type(error).__name__}): see hsm.connection, the profile"
+            )

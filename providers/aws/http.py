@@ -1,0 +1,130 @@
+"""Reading HTTP/1.1 answers, from bytes as they come. RFC 9112, as far as a server of JSON uses it.
+
+ValueError
+└── Malformed    not HTTP, or more of it than AWS KMS ever answers
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from providers.wiping import wipe
+
+MAX_HEAD_BYTES: Final = 32_768
+MAX_BODY_BYTES: Final = 262_144  # the longest answers are key policies of 32 KiB; a decrypted value has 4
+
+_HEXADECIMAL: Final = frozenset(b"0123456789abcdefABCDEF")
+
+
+class Malformed(ValueError):
+    """What was received cannot be an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """One whole answer."""
+
+    status: int
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes = field(repr=False)
+    keep_alive: bool
+
+
+class AnswerParser:
+    """Collects one answer after another; what it held of one is wiped before the next."""
+
+    def __init__(self) -> None:
+        self._received = bytearray()
+        self._head: tuple[int, dict[str, str], int] | None = None  # status, headers, where the body starts
+
+    def feed(self, data: bytes) -> HttpAnswer | None:
+        """Take what was received; return the answer once it is whole. Raises Malformed."""
+        self._received += data
+        if self._head is None and not self._read_head():
+            return None
+        assert self._head is not None
+        status, headers, start = self._head
+        whole = self._chunked(start) if "transfer-encoding" in headers else self._counted(headers, start)
+        if whole is None:
+            return None
+        body, end = whole
+        if end != len(self._received):
+            raise Malformed("more than one answer")
+        self.wipe()
+        return HttpAnswer(status, headers, body, headers.get("connection", "").lower() != "close")
+
+    def wipe(self) -> None:
+        """Forget what was received so far."""
+        wipe(self._received)
+        self._received = bytearray()
+        self._head = None
+
+    def _read_head(self) -> bool:
+        end = self._received.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES + 4)
+        if end < 0:
+            if len(self._received) > MAX_HEAD_BYTES:
+                raise Malformed("a head without an end")
+            return False
+        first, *lines = self._received[:end].decode("latin-1").split("\r\n")
+        status = first[9:12]
+        if not first.startswith(("HTTP/1.1 ", "HTTP/1.0 ")) or not (status.isascii() and status.isdigit()):
+            raise Malformed("no status line")
+        if not 200 <= int(status) <= 599:
+            raise Malformed("an interim answer that nobody asked for")
+        self._head = int(status), _headers(lines), end + 4
+        return True
+
+    def _counted(self, headers: Mapping[str, str], start: int) -> tuple[bytes, int] | None:
+        length = headers.get("content-length", "")
+        if not (length.isascii() and length.isdigit()) or int(length[:9]) > MAX_BODY_BYTES or len(length) > 9:
+            raise Malformed("a body without a length, or a very long one")
+        end = start + int(length)
+        return (bytes(memoryview(self._received)[start:end]), end) if len(self._received) >= end else None
+
+    def _chunked(self, start: int) -> tuple[bytes, int] | None:
+        body, position = bytearray(), start
+        try:
+            while (line_end := self._received.find(b"\r\n", position, position + 64)) >= 0:
+                size = _chunk_size(bytes(self._received[position:line_end]))
+                position = line_end + 2 + size
+                if len(body) + size > MAX_BODY_BYTES:
+                    raise Malformed("a very long body")
+                if len(self._received) < position + 2:
+                    return None
+                if self._received[position : position + 2] != b"\r\n":
+                    raise Malformed("a chunk without an end")
+                if size == 0:
+                    return bytes(body), position + 2
+                body += memoryview(self._received)[line_end + 2 : position]
+                position += 2
+            if len(self._received) - position >= 64:
+                raise Malformed("no chunk size")
+            return None
+        finally:
+            wipe(body)
+
+
+def _headers(lines: list[str]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        name = name.lower()
+        if not colon or not name or name != name.strip():
+            raise Malformed("a header without a name")
+        if name in headers and name in ("content-length", "transfer-encoding"):
+            raise Malformed("two lengths")
+        headers[name] = value.strip(" \t")
+    if "transfer-encoding" in headers and (
+        "content-length" in headers or headers["transfer-encoding"].lower() != "chunked"
+    ):
+        raise Malformed("two lengths")
+    return headers
+
+
+def _chunk_size(line: bytes) -> int:
+    size = line.partition(b";")[0].strip()
+    if not 1 <= len(size) <= 8 or not _HEXADECIMAL.issuperset(size):
+        raise Malformed("no chunk size")
+    return int(size, 16)
