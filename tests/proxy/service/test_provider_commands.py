@@ -95,9 +95,9 @@ def test_check_goes_on_as_far_as_it_makes_sense(
 
 
 def test_refused_credentials_are_offered_once(config: Path, script: Script) -> None:
-    script.faults["reach"] = CredentialsInvalid("wrong PIN: 2 tries are left")
+    script.faults["open"] = CredentialsInvalid("wrong PIN: 2 tries are left")
     provider(config, "check")
-    assert script.asked == ["reach", "close"]
+    assert script.asked == ["open", "close"]
 
 
 def test_a_back_end_that_hangs_ends_the_walk_in_time(config: Path, script: Script) -> None:
