@@ -6,6 +6,8 @@ import argparse
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +19,9 @@ from demo.screen import SHOWN, Screen
 from demo.search import SHORTEST, by_chance, found, needles
 from demo.sidecar import Sidecar, SidecarError
 from demo.store import Store, plain_image
+from tests.servers import LAUNCHERS, launch
 
-PROVIDERS = ("LOCAL",)
+PROVIDERS = ("LOCAL", *LAUNCHERS)
 SAMPLE_ROWS = 5
 
 
@@ -52,6 +55,21 @@ class Run:
             if len(rows) == SAMPLE_ROWS:
                 break
         return list(rows.values())
+
+
+@contextmanager
+def begin_provider(folder: Path, provider: str, screen: Screen) -> Iterator[Sidecar]:
+    """A sidecar yet to be started and, unless its provider is LOCAL, the running test server of that provider."""
+    if provider == "LOCAL":
+        with Sidecar(folder, provider) as sidecar:
+            yield sidecar
+        return
+    files = folder / "server"
+    files.mkdir(mode=0o700)
+    with ExitStack() as stack:
+        with screen.step(f"start a test server for {provider}"):
+            served = stack.enter_context(launch(provider, files))
+        yield stack.enter_context(Sidecar(folder, provider, served.hsm, served.environment))
 
 
 def begin(run: Run) -> int:
@@ -152,7 +170,7 @@ def tell(run: Run) -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
-    parser.add_argument("--provider", choices=PROVIDERS, default="LOCAL", help="who holds the root key")
+    parser.add_argument("--provider", choices=PROVIDERS, default="LOCAL", help="who holds the key-encryption key")
     parser.add_argument("--rows", type=int, help="only the first rows of the table, at least 2")
     return parser.parse_args()
 
@@ -172,7 +190,7 @@ def main() -> int:
         # in the system's own temporary folder, since a socket's path may have no more than 107 bytes
         with tempfile.TemporaryDirectory(prefix="keyside-demo-") as name:
             folder = Path(name)
-            with Sidecar(folder, options.provider) as sidecar, Store(folder / "people.sqlite") as store:
+            with begin_provider(folder, options.provider, screen) as sidecar, Store(folder / "people.sqlite") as store:
                 tell(Run(people, sidecar, store, screen))
     except (DemoError, SidecarError, TableMissingError, KeysideError) as error:
         screen.failure(str(error))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+
+import yaml
 
 COMMAND = Path(sys.executable).with_name("keyside")
 PR_SET_PDEATHSIG = 1
@@ -27,9 +31,20 @@ def end_with_parent() -> None:
 
 
 class Sidecar:
-    """`keyside serve` on a folder. A context manager: leaving it, by any road, ends the process."""
+    """`keyside serve` on a folder. A context manager: leaving it, by any road, ends the process.
 
-    def __init__(self, folder: Path, provider: str) -> None:
+    `hsm`: the section of that name, for a provider other than LOCAL. `environment`: more variables for the process.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        provider: str,
+        hsm: Mapping[str, object] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.hsm = hsm
+        self.environment = os.environ | (environment or {})
         self.config = folder / "keyside.yaml"
         self.socket = folder / "run" / "keyside.sock"
         self.log = folder / "sidecar.log"
@@ -50,6 +65,7 @@ class Sidecar:
             [str(COMMAND), *words, "--config", str(self.config)],
             capture_output=True,
             text=True,
+            env=self.environment,
             start_new_session=True,  # Ctrl-C is for the demo, which then ends its children in order
         )
         if done.returncode:
@@ -59,7 +75,12 @@ class Sidecar:
         return done.stdout
 
     def init(self) -> None:
-        """Write configuration, root key and keystore."""
+        """Write configuration, keystore and, with LOCAL, the root key. Raises SidecarError."""
+        if self.hsm is not None:
+            owner = {"name": "owner", "uid": os.geteuid(), "keyrings": ["*"], "operations": "all"}
+            sections = {"hsm": dict(self.hsm), "policy": {"peers": [owner]}}
+            self.config.write_text(yaml.safe_dump(sections))
+            self.config.chmod(0o600)  # credentials of a test server, yet a habit
         self.command("init")
 
     def start(self) -> int:
@@ -70,6 +91,7 @@ class Sidecar:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env=self.environment,
                 start_new_session=True,
                 preexec_fn=end_with_parent,
             )

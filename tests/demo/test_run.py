@@ -10,11 +10,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.house.tree import ROOT
+from tests.servers import LAUNCHERS
 
 PID = re.compile(r"pid (\d+)")
 
@@ -62,17 +64,45 @@ def read_until_serving(demo: subprocess.Popen[str]) -> int:
     raise AssertionError("".join(said))
 
 
-def test_the_whole_run_ends_with_its_figures_and_leaves_nothing(folder: Path) -> None:
-    demo = start(folder, "--rows", "400")
+def of_this_run(folder: Path) -> set[int]:
+    """Processes whose temporary folder it is: the demo, its sidecar, its test server and whatever they started."""
+    wanted = f"TMPDIR={folder}".encode()
+    found = set()
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        # a process may end, or be somebody else's, while this looks
+        with suppress(OSError):
+            if wanted in environment.read_bytes().split(b"\0"):
+                found.add(int(environment.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("provider", ["LOCAL", *LAUNCHERS])
+def test_the_whole_run_ends_with_its_figures_and_leaves_nothing(folder: Path, provider: str) -> None:
+    demo = start(folder, "--rows", "200", "--provider", provider)
     output, _ = demo.communicate(timeout=60)
     assert demo.returncode == 0, output
     figures = output.strip().splitlines()[-1]
-    assert re.match(r"400 rows, 2,\d{3} fields, \d+ data keys: encrypted in .* and all equal; 0 of 1,\d{3} ", figures)
+    assert re.match(r"200 rows, 1,\d{3} fields, \d+ data keys: encrypted in .* and all equal; 0 of \d{3} ", figures)
     assert "InvalidCiphertext" in output
+    assert f"provider {provider}" in output
     pids = {int(pid) for pid in PID.findall(output)}
     assert len(pids) == 2
-    assert all(ended(pid) for pid in pids)
+    assert all(ended(pid) for pid in pids | of_this_run(folder))
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("provider", LAUNCHERS)
+def test_a_killed_run_takes_its_test_server_along(folder: Path, provider: str) -> None:
+    with start(folder, "--provider", provider) as demo:
+        assert demo.stdout is not None
+        for line in demo.stdout:
+            if "done" in line:  # the first step starts the server
+                break
+        running = of_this_run(folder)
+        assert running > {demo.pid}
+        demo.kill()
+        demo.communicate(timeout=30)
+    assert all(ended(pid) for pid in running)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
