@@ -1,7 +1,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 
-from fastpath.gate cimport Peer
 from fastpath.plane cimport Connection, Worker
+from fastpath.shares cimport Peer
 
 cdef Connection* connection_open(Worker* w, int fd, Peer* peer, bint undecided) noexcept nogil
 cdef void connection_ready(Worker* w, Connection* c, uint32_t events) noexcept nogil

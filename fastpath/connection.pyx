@@ -9,8 +9,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memmove
 
 from fastpath.arena cimport secret_wipe
-from fastpath.atomics cimport bump_u64, fetch_add_u64
-from fastpath.gate cimport Peer
+from fastpath.atomics cimport bump_u64
 from fastpath.keycache cimport NO_SCOPE
 from fastpath.mailbox cimport mailbox_put
 from fastpath.msgpack cimport be32
@@ -19,6 +18,7 @@ from fastpath.plane cimport BUCKETS, EVENT_HTTP, OUT_BYTES, READ_BYTES, Connecti
 from fastpath.protocol cimport BAD_REQUEST
 from fastpath.response cimport reply_error
 from fastpath.serve cimport CLOSING, NO_MEMORY, SERVED, serve_frame
+from fastpath.shares cimport Peer, peer_leave, pool_give, pool_take
 from fastpath.sockets cimport (
     EAGAIN, EINTR, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, MSG_DONTWAIT,
     MSG_NOSIGNAL, MSG_PEEK, close, epoll_set, errno, now_ns, recv, send,
@@ -35,13 +35,12 @@ cdef enum:
 
 
 cdef Connection* connection_open(Worker* w, int fd, Peer* peer, bint undecided) noexcept nogil:
-    """Take over fd and peer.groups; NULL without memory or epoll place, both closed and freed."""
+    """Take over fd and peer; NULL without memory or epoll place, fd closed and the peer gone."""
     cdef Connection* c = <Connection*>calloc(1, sizeof(Connection))
     if c == NULL or epoll_set(w.epoll, EPOLL_CTL_ADD, fd, EPOLLIN, c) != 0:
         close(fd)
-        free(peer.groups)
+        peer_leave(&w.plane.ledger, &w.plane.connections, peer)
         free(c)
-        fetch_add_u64(&w.plane.connections, <uint64_t>-1)
         return NULL
     c.fd = fd
     c.peer = peer[0]
@@ -70,7 +69,6 @@ cdef void detach(Worker* w, Connection* c) noexcept nogil:
     if c.blocked:
         bump_u64(&w.counters.blocked, <uint64_t>-1)
     bump_u64(&w.counters.connections, <uint64_t>-1)
-    fetch_add_u64(&w.plane.connections, <uint64_t>-1)
 
 
 cdef void connection_close(Worker* w, Connection* c) noexcept nogil:
@@ -91,7 +89,7 @@ cdef void connections_reap(Worker* w) noexcept nogil:
             park_end(w, c.parked)
         drop_input(w, c)
         drop_output(w, c)
-        free(c.peer.groups)
+        peer_leave(&w.plane.ledger, &w.plane.connections, &c.peer)
         free(c)
 
 
@@ -120,19 +118,24 @@ cdef void hand_over(Worker* w, Connection* c) noexcept nogil:
 # Buffers
 
 
-cdef bint charge(Worker* w, size_t n) noexcept nogil:
-    if w.counters.buffer_bytes + n > w.plane.limits.buffer_bytes:
+cdef bint charge(Worker* w, Connection* c, size_t n) noexcept nogil:
+    if not pool_take(&w.plane.buffers, &c.peer.account.buffers, n):
         bump_u64(&w.counters.closed_buffers, 1)
         return False
     bump_u64(&w.counters.buffer_bytes, n)
     return True
 
 
+cdef void discharge(Worker* w, Connection* c, size_t n) noexcept nogil:
+    pool_give(&w.plane.buffers, &c.peer.account.buffers, n)
+    bump_u64(&w.counters.buffer_bytes, <uint64_t>0 - n)
+
+
 cdef void drop_input(Worker* w, Connection* c) noexcept nogil:
     if c.input != NULL:
         secret_wipe(c.input, c.input_n)
         free(c.input)
-        bump_u64(&w.counters.buffer_bytes, <uint64_t>0 - c.input_room)
+        discharge(w, c, c.input_room)
     c.input = NULL
     c.input_n = c.input_room = 0
 
@@ -141,19 +144,19 @@ cdef void drop_output(Worker* w, Connection* c) noexcept nogil:
     if c.output != NULL:
         secret_wipe(c.output, c.output_n)
         free(c.output)
-        bump_u64(&w.counters.buffer_bytes, <uint64_t>0 - c.output_room)
+        discharge(w, c, c.output_room)
     c.output = NULL
     c.output_at = c.output_n = c.output_room = 0
 
 
-cdef uint8_t* grown(Worker* w, uint8_t* old, size_t used, size_t old_room, size_t room) noexcept nogil:
+cdef uint8_t* grown(Worker* w, Connection* c, uint8_t* old, size_t used, size_t old_room, size_t room) noexcept nogil:
     """A larger copy; the old one is wiped and freed. NULL without memory or allowance, the old one untouched."""
     cdef uint8_t* fresh
-    if not charge(w, room - old_room):
+    if not charge(w, c, room - old_room):
         return NULL
     fresh = <uint8_t*>malloc(room)
     if fresh == NULL:
-        bump_u64(&w.counters.buffer_bytes, <uint64_t>0 - (room - old_room))
+        discharge(w, c, room - old_room)
         return NULL
     if old != NULL:
         memcpy(fresh, old, used)
@@ -173,7 +176,7 @@ cdef bint input_room(Worker* w, Connection* c) noexcept nogil:
         need = PREFIX + be32(c.input)
     if room > need and need > c.input_n:
         room = need
-    fresh = grown(w, c.input, c.input_n, c.input_room, room)
+    fresh = grown(w, c, c.input, c.input_n, c.input_room, room)
     if fresh == NULL:
         return False
     c.input = fresh
@@ -184,7 +187,7 @@ cdef bint input_room(Worker* w, Connection* c) noexcept nogil:
 cdef bint keep_input(Worker* w, Connection* c, const uint8_t* p, size_t n) noexcept nogil:
     """Keep the beginning of a frame that has not arrived whole."""
     cdef size_t room = n if n > FIRST_ROOM else FIRST_ROOM
-    c.input = grown(w, NULL, 0, 0, room)
+    c.input = grown(w, c, NULL, 0, 0, room)
     if c.input == NULL:
         return False
     c.input_room = room
@@ -201,7 +204,7 @@ cdef bint keep_output(Worker* w, Connection* c, const uint8_t* p, size_t n) noex
         # doubling: many small responses to one slow reader must not be copied again and again
         if room < 2 * c.output_room:
             room = 2 * c.output_room
-        fresh = grown(w, c.output, c.output_n, c.output_room, room)
+        fresh = grown(w, c, c.output, c.output_n, c.output_room, room)
         if fresh == NULL:
             return False
         c.output = fresh

@@ -13,13 +13,13 @@ class Options(NamedTuple):
     cpus: tuple[int, ...]  # worker i is pinned to cpus[i]; empty: not pinned
     key_capacity: int  # data keys that the cache can hold; the arena must have been opened for as many
     max_frame: int = 8 << 20
-    max_connections: int = 16384
+    max_connections: int = 16384  # this and the three below: a peer may hold at most seven times what is left
     idle_timeout: int = 600_000
     stall_timeout: int = 30_000
     park_timeout: int = 5_000  # how long a request may wait for a data key
-    park_requests: int = 65_536  # requests that may wait at once, all workers together
-    park_bytes: int = 64 << 20  # and their bytes
-    buffer_bytes: int = 512 << 20  # half-received frames and unread responses, all connections together
+    park_requests: int = 65_536  # requests that may wait at once, all workers together; and data keys asked for
+    park_bytes: int = 64 << 20  # and their bytes; always enough for one of max_frame
+    buffer_bytes: int = 512 << 20  # half-received frames and unread responses; always enough for a frame of max_frame
     product: str = "keyside/0.1.0"
 
 class Rule(NamedTuple):
@@ -39,6 +39,7 @@ class KeyMiss(NamedTuple):
     token: int
     key_id: int
     scope: str  # keyring or keyring/partition as the request named it
+    uid: int  # of the peer that asks; requests of another peer for the same key are a miss of their own
 
 class ScopeMiss(NamedTuple):
     """ENCRYPT, REENCRYPT or BLIND_INDEX found no usable active data key, or one whose message budget is spent."""
@@ -48,6 +49,7 @@ class ScopeMiss(NamedTuple):
     scope: str
     purpose: int
     wanted: int  # messages that the waiting request needs
+    uid: int  # of the peer that asks
 
 class LowBudget(NamedTuple):
     """An active data key has used half of its last lease. Told once a lease; nobody waits."""

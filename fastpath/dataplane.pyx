@@ -22,12 +22,14 @@ from fastpath.plane cimport (
     EVENT_HTTP, EVENT_KEY, EVENT_LOW, EVENT_SCOPE, LETTER_ADOPT, LETTER_COMPLETE, Event as NativeEvent, Letter,
     Plane, Worker,
 )
+from fastpath.parking cimport parked_size
 from fastpath.protocol cimport ITEMS_MAX, NAME_MAX, OP_COUNT
 from fastpath.frame cimport valid_name
 from fastpath.sockets cimport (
     ENOMEM, ENOSPC, close, now_ns, pause_us, pthread_create, pthread_join, pthread_setname_np, ring,
     set_nonblocking, silence,
 )
+from fastpath.shares cimport SHARE, Account, account_open, ledger_close, ledger_open
 from fastpath.stats cimport collect
 from fastpath.worker cimport worker_free, worker_main, worker_new
 
@@ -41,8 +43,8 @@ Options = namedtuple(
     defaults=(8 << 20, 16384, 600_000, 30_000, 5_000, 65_536, 64 << 20, 512 << 20, "keyside/0.1.0"),
 )
 Rule = namedtuple("Rule", "uid gid keyrings operations rate")
-KeyMiss = namedtuple("KeyMiss", "kind token key_id scope")
-ScopeMiss = namedtuple("ScopeMiss", "kind token scope purpose wanted")
+KeyMiss = namedtuple("KeyMiss", "kind token key_id scope uid")
+ScopeMiss = namedtuple("ScopeMiss", "kind token scope purpose wanted uid")
 LowBudget = namedtuple("LowBudget", "kind token key_id scope")
 HttpConnection = namedtuple("HttpConnection", "kind token fd uid gid pid")
 
@@ -53,6 +55,7 @@ class CacheFull(Exception):
 
 cdef enum:
     MAX_FRAME = 0x0FFFFFFF
+    PREFIX = 4
 
 # The process whose data plane uses the arena's key slots; 0: none does.
 cdef pid_t[1] owner_of_keys
@@ -88,6 +91,7 @@ cdef class DataPlane:
             outcome = mailbox_open(&self.plane.events)
         if outcome != 0:
             raise OSError(-outcome, f"cannot set up the key cache: {strerror(-outcome).decode()}")
+        ledger_open(&self.plane.ledger)
         self.opened = True
         owner_of_keys[0] = self.owner
         self.wanted_workers = options.workers
@@ -96,15 +100,16 @@ cdef class DataPlane:
         self.set_hello(options)
 
     cdef void set_limits(self, options):
-        cdef uint64_t workers = options.workers
         self.plane.limits.max_frame = options.max_frame
-        self.plane.limits.max_connections = options.max_connections
         self.plane.limits.idle_timeout = <uint64_t>options.idle_timeout * 1000000
         self.plane.limits.stall_timeout = <uint64_t>options.stall_timeout * 1000000
         self.plane.limits.park_timeout = <uint64_t>options.park_timeout * 1000000
-        self.plane.limits.park_requests = max(1, options.park_requests // workers)
-        self.plane.limits.park_bytes = options.park_bytes // workers
-        self.plane.limits.buffer_bytes = options.buffer_bytes // workers
+        self.plane.requests.limit = options.park_requests
+        self.plane.misses.limit = options.park_requests
+        self.plane.connections.limit = options.max_connections
+        # one peer's share holds the longest frame, which comes in pieces; waiting, it takes its bytes at once
+        self.plane.buffers.limit = max(options.buffer_bytes, (PREFIX + options.max_frame) * (SHARE + 1) // SHARE + 1)
+        self.plane.request_bytes.limit = max(options.park_bytes, parked_size(options.max_frame, ITEMS_MAX))
 
     cdef void set_hello(self, options):
         cdef uint8_t* p = self.plane.hello
@@ -223,6 +228,7 @@ cdef class DataPlane:
         policy_free(self.plane.policy)
         self.plane.policy = NULL
         cache_close(&self.plane.cache)
+        ledger_close(&self.plane.ledger)
         owner_of_keys[0] = 0
 
     cdef int check(self) except -1:
@@ -259,17 +265,24 @@ cdef class DataPlane:
                 free(letter.peer.groups)
                 free(letter)
                 raise
+        letter.peer.account = account_open(&self.plane.ledger, uid)
+        if letter.peer.account == NULL:
+            free(letter.peer.groups)
+            free(letter)
+            raise MemoryError
         letter.kind = LETTER_ADOPT
         letter.adopted = 1
         letter.fd = fd
         letter.peer.uid = uid
         letter.peer.gid = gid
         letter.peer.pid = pid
-        self.count_connection()
+        self.charge_connection(letter.peer.account)
         mailbox_put(&self.plane.workers[fd % self.plane.n_workers].inbox, letter)
 
-    cdef void count_connection(self) noexcept nogil:
-        fetch_add_u64(&self.plane.connections, 1)
+    cdef void charge_connection(self, Account* account) noexcept nogil:
+        # whoever adopts has accepted the connection already: counted, never refused
+        fetch_add_u64(&account.connections, 1)
+        fetch_add_u64(&self.plane.connections.used, 1)
 
     @property
     def event_fd(self):
@@ -475,9 +488,9 @@ cdef int check_code(int code) except -1:
 cdef object describe(NativeEvent* event):
     cdef str scope = event.name[:event.name_len].decode()
     if event.kind == EVENT_KEY:
-        return KeyMiss("key", event.token, event.key_id, scope)
+        return KeyMiss("key", event.token, event.key_id, scope, event.uid)
     if event.kind == EVENT_SCOPE:
-        return ScopeMiss("scope", event.token, scope, event.purpose, event.wanted)
+        return ScopeMiss("scope", event.token, scope, event.purpose, event.wanted, event.uid)
     if event.kind == EVENT_LOW:
         return LowBudget("low", event.token, event.key_id, scope)
     return HttpConnection("http", event.token, event.fd, event.uid, event.gid, event.pid)

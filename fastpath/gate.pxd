@@ -6,6 +6,8 @@ has acknowledged (keycache.pxd, `removals`).
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from fastpath.shares cimport Peer
+
 cdef enum:
     NO_RULE = 0xFFFF
     RULES_MAX = 4096
@@ -26,14 +28,6 @@ cdef struct Policy:
     uint32_t generation
     uint32_t n_rules
     Rule* rules
-
-cdef struct Peer:
-    # Who is at the other end, as the kernel says. Written once, at accept or adoption.
-    uint32_t uid
-    uint32_t gid
-    int pid
-    int n_groups
-    uint32_t* groups         # supplementary groups; owned
 
 cdef Policy* policy_new(uint32_t n_rules) noexcept nogil
 cdef void policy_free(Policy* policy) noexcept nogil

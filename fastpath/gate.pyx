@@ -5,6 +5,7 @@ from libc.stdlib cimport calloc, free
 
 from fastpath.atomics cimport cas_u64, load_relaxed_u64
 from fastpath.protocol cimport OP_COUNT
+from fastpath.shares cimport Peer
 
 
 cdef Policy* policy_new(uint32_t n_rules) noexcept nogil:

@@ -3,7 +3,9 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from fastpath.frame cimport Request
 from fastpath.plane cimport Connection, Miss, Parked, Worker
 
-cdef Parked* park_begin(Worker* w, Connection* c, const uint8_t* frame, size_t n) noexcept nogil
+# Bytes that a waiting request takes: a frame of n bytes, and an outcome for each of so many items.
+cdef size_t parked_size(size_t n, uint32_t outcomes) noexcept nogil
+cdef Parked* park_begin(Worker* w, Connection* c, const uint8_t* frame, size_t n, uint32_t outcomes) noexcept nogil
 cdef int park_on(Worker* w, Parked* parked, uint8_t kind, uint64_t key_id, const uint8_t* name, uint32_t name_len,
                  uint64_t wanted) noexcept nogil
 cdef void park_end(Worker* w, Parked* parked) noexcept nogil

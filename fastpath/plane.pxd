@@ -9,8 +9,9 @@ counters (one writer, relaxed), and the control words of Plane (release / acquir
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from fastpath.aead cimport EVP_CIPHER_CTX, EVP_MAC_CTX, NoncePool
-from fastpath.gate cimport Peer, Policy
+from fastpath.gate cimport Policy
 from fastpath.keycache cimport KeyCache
+from fastpath.shares cimport Account, Ledger, Peer, Pool
 from fastpath.sockets cimport pthread_mutex_t, pthread_t
 
 cdef enum:
@@ -23,6 +24,10 @@ cdef enum:
     ASSOCIATED_MAX = 65546        # envelope header and longest context
     EVENTS_AT_ONCE = 64
     BUCKETS = 640                 # latency histogram: 40 powers of two of nanoseconds, 16 steps each
+
+cdef enum Outcome:
+    ITEM_WAITS = 0
+    ITEM_DONE = 1
 
 cdef enum EventKind:
     EVENT_KEY = 0
@@ -76,8 +81,10 @@ cdef struct Waiter:
     Miss* miss
 
 cdef struct Miss:
-    # A key that the control plane was asked for. In its bucket's list.
+    # A key that the control plane was asked for on behalf of one peer: it takes peers' misses in turn. In its bucket's
+    # list.
     Miss* next
+    Account* account        # held
     uint64_t token
     uint64_t hash
     uint64_t key_id
@@ -89,6 +96,8 @@ cdef struct Miss:
 
 cdef struct Parked:
     # A request that waits for keys: a copy of its frame. In its connection's list and in the worker's list by deadline.
+    # outcomes: one an item of DECRYPT and REENCRYPT, else NULL. An item is done once, as soon as its key is there, and
+    # its result written over it in the frame: so a batch may need more keys than the cache holds at once.
     Parked* next            # worker's list, oldest first
     Parked* previous
     Parked* next_of_connection
@@ -99,7 +108,10 @@ cdef struct Parked:
     uint32_t waiting        # waiters left
     uint64_t arrived_at
     uint64_t deadline
+    uint8_t* outcomes       # ITEM_WAITS, ITEM_DONE, or the item's error code; behind the frame
+    uint32_t barren         # runs that brought no item further
     size_t n
+    size_t size             # of all this
     uint8_t frame[1]
 
 cdef struct Connection:
@@ -173,15 +185,11 @@ cdef struct Counters:
     uint64_t blocked
 
 cdef struct Limits:
-    # Constant after start. Times in ns, sizes in bytes; those of a worker are its share.
+    # Constant after start. Times in ns, sizes in bytes. What peers share is in the pools.
     size_t max_frame
-    uint64_t max_connections      # all workers together
     uint64_t idle_timeout
     uint64_t stall_timeout
     uint64_t park_timeout
-    uint64_t park_requests        # of a worker
-    uint64_t park_bytes           # of a worker
-    uint64_t buffer_bytes         # of a worker
 
 cdef struct Worker:
     Plane* plane
@@ -203,11 +211,11 @@ cdef struct Worker:
     uint8_t* out                  # responses of the connection at hand
     size_t out_n
     size_t out_room
+    uint32_t failing[32]          # items that failed in the request at hand, by code: counted when it is answered
     uint64_t answered             # requests answered into `out` without waiting, not yet in the histogram
     Connection* connections
     Connection* graveyard
     Miss* misses[MISS_BUCKETS]
-    uint32_t n_misses
     Parked* parked_first
     Parked* parked_last
     Cryptor cryptor
@@ -216,14 +224,19 @@ cdef struct Worker:
 cdef struct Plane:
     # limits, workers, n_workers, listen_fd, hello: constant after start. policy: swapped with release by the control
     # plane.
-    # draining, stopping: stored with release by the control plane. connections: atomic.
+    # draining, stopping: stored with release by the control plane. ledger, pools: shares.pxd.
     KeyCache cache
     Policy* policy
     Limits limits
     int listen_fd
     int draining
     int stopping
-    uint64_t connections
+    Ledger ledger
+    Pool requests                 # that wait for keys
+    Pool request_bytes
+    Pool misses
+    Pool buffers                  # bytes of half-received frames and unread responses
+    Pool connections
     uint32_t n_workers
     Worker** workers
     Mailbox events

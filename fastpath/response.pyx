@@ -71,7 +71,8 @@ cdef const char* code_message(int code) noexcept nogil:
     if code == RATE_LIMITED:
         return b"over this peer's rate: slow down, or raise the rate in policy.peers"
     if code == OVERLOADED:
-        return b"too many requests wait for data keys: try again after a pause"
+        return (b"too many requests wait for data keys, or this one needs more of them than the cache holds at once: "
+                b"try again after a pause, or raise cache.keys")
     if code == KMS_UNAVAILABLE:
         return b"the data key is not cached and the key service did not answer in time: try again"
     if code == SHUTTING_DOWN:

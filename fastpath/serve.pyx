@@ -25,17 +25,18 @@ from fastpath.keycache cimport (
 from fastpath.mailbox cimport mailbox_put
 from fastpath.msgpack cimport be64, put_array, put_bin, put_uint32, read_blob
 from fastpath.parking cimport park_begin, park_end, park_on
-from fastpath.plane cimport EVENT_LOW, Connection, Event, Parked, Worker
+from fastpath.plane cimport EVENT_LOW, ITEM_DONE, ITEM_WAITS, Connection, Event, Parked, Worker
 from fastpath.response cimport HEAD_BYTES, finish_frame, reply_error, reply_hello, reserve, rewind
 from fastpath.protocol cimport (
-    BAD_REQUEST, DENIED, ENVELOPE_OVERHEAD, FIELD, INDEX, INTERNAL, INVALID_CIPHERTEXT, ITEM_GROWTH,
-    OP_BLIND_INDEX, OP_DECRYPT, OP_ENCRYPT, OP_HELLO, OVERLOADED, PARTIAL, RATE_LIMITED, SEALED_AT, SHUTTING_DOWN,
-    UNKNOWN_KEYRING,
+    BAD_REQUEST, DENIED, ENVELOPE_OVERHEAD, FIELD, HEADER_BYTES, INDEX, INTERNAL, INVALID_CIPHERTEXT, ITEM_GROWTH,
+    OP_BLIND_INDEX, OP_DECRYPT, OP_ENCRYPT, OP_HELLO, OP_REENCRYPT, OVERLOADED, PARTIAL, RATE_LIMITED, SEALED_AT,
+    SHUTTING_DOWN, UNKNOWN_KEYRING,
 )
 
 
 cdef enum:
     USED_STEP = 100000000    # ns: how exact `used_at` is
+    BARREN_RUNS = 16         # in a row, after which a request is given up: its keys are evicted before it can run
 
 
 cdef struct Task:
@@ -48,15 +49,28 @@ cdef struct Task:
     Parked* parked
     size_t start         # of the response in w.out
     size_t status_at
+    uint32_t item        # the one at hand
     uint32_t failed      # items
+    uint32_t gained      # items done that the next run need not do
+    bint rerun           # parked before
     bint missing         # a key is asked for: no response yet
+    bint inactive        # the active key is: no item could be done
     int refusal          # the whole request fails with this code
+
+cdef struct Cursor:
+    # The item at hand and how much associated data the cryptor holds for it. What follows is read from the frame.
+    const uint8_t* items
+    const uint8_t* contexts
+    const uint8_t* value     # NULL: nil
+    uint32_t n
+    size_t associated
 
 cdef struct KeyView:
     # What DECRYPT knows of the data key it used last: batches mostly repeat one.
     uint64_t key_id
     uint32_t slot
     bint valid
+    bint waits           # it was asked for
     bint ours            # belongs to the scope that the request names
     int code             # error for every item under this key, or 0
     EVP_CIPHER_CTX* cipher
@@ -111,6 +125,7 @@ cdef int serve(Worker* w, Connection* c, const uint8_t* frame, size_t n, Request
     t.frame = frame
     t.n = n
     t.parked = parked
+    t.rerun = parked != NULL
     t.start = w.out_n
     if not reserve(w, HEAD_BYTES + n + r.n_items * <size_t>ITEM_GROWTH):
         return NO_MEMORY
@@ -138,16 +153,36 @@ cdef int serve(Worker* w, Connection* c, const uint8_t* frame, size_t n, Request
 
 cdef int conclude(Task* t) noexcept nogil:
     cdef Worker* w = t.w
+    if t.missing and not t.refusal and gives_up(t):
+        t.refusal = OVERLOADED
+    if t.failed:
+        count_failures(w, not (t.refusal or t.missing))
+        w.out[t.status_at] = PARTIAL
     if t.refusal:
         rewind(w, t.start)
         return refuse(w, t.r, t.refusal)
     if t.missing:
         rewind(w, t.start)
         return WAITING
-    if t.failed:
-        w.out[t.status_at] = PARTIAL
     finish_frame(w, t.start)
     return SERVED
+
+
+cdef void count_failures(Worker* w, bint answered) noexcept nogil:
+    """An item of a request that waits is counted when it is answered, however often it was looked at."""
+    cdef int code
+    for code in range(32):
+        if answered:
+            bump_u64(&w.counters.failed_items[code], w.failing[code])
+        w.failing[code] = 0
+
+
+cdef bint gives_up(Task* t) noexcept nogil:
+    """Whether other requests evict this one's keys before it can run, again and again."""
+    if t.parked == NULL or t.parked.outcomes == NULL or t.inactive:
+        return False
+    t.parked.barren = 0 if t.gained else t.parked.barren + 1
+    return t.parked.barren >= BARREN_RUNS
 
 
 # Gate
@@ -211,14 +246,21 @@ cdef inline bint usable(Worker* w, Slot* slot) noexcept nogil:
 
 cdef void miss(Task* t, uint8_t kind, uint64_t key_id, uint64_t wanted) noexcept nogil:
     """Park the request for a key, or refuse it when too much waits."""
+    cdef uint32_t outcomes = t.r.n_items if t.r.op == OP_DECRYPT or t.r.op == OP_REENCRYPT else 0
     t.missing = True
     if t.parked == NULL:
-        t.parked = park_begin(t.w, t.c, t.frame, t.n)
+        t.parked = park_begin(t.w, t.c, t.frame, t.n, outcomes)
         if t.parked == NULL:
             t.refusal = OVERLOADED
             return
     if park_on(t.w, t.parked, kind, key_id, t.c.name, t.c.name_len, wanted) < 0 and t.parked.waiting == 0:
         t.refusal = OVERLOADED
+
+
+cdef inline void hit(Task* t) noexcept nogil:
+    # a key that was waited for is a miss, not a hit
+    if not t.rerun:
+        bump_u64(&t.w.counters.key_hits, 1)
 
 
 cdef uint32_t require_active(Task* t, uint8_t purpose, uint64_t messages) noexcept nogil:
@@ -229,7 +271,7 @@ cdef uint32_t require_active(Task* t, uint8_t purpose, uint64_t messages) noexce
     if slot != NO_SLOT and (purpose == INDEX or cache_spend(&cache.slots[slot], messages, &low)):
         if low:
             tell_low(t, &cache.slots[slot])
-        bump_u64(&t.w.counters.key_hits, 1)
+        hit(t)
         return slot
     t.refusal = cache_refused(cache, 1 + purpose, 0, t.c.name, t.c.name_len, t.w.now)
     if not t.refusal:
@@ -253,12 +295,13 @@ cdef void tell_low(Task* t, Slot* slot) noexcept nogil:
 
 
 cdef void find_key(Task* t, uint64_t key_id, KeyView* view) noexcept nogil:
-    """Fill view for a data key named by an envelope; t.missing is set when it has to be fetched."""
+    """Fill view for a data key named by an envelope; it may have to be fetched."""
     cdef KeyCache* cache = &t.w.plane.cache
     cdef Slot* slot
     view.valid = True
     view.key_id = key_id
     view.code = 0
+    view.waits = False
     view.cipher = NULL
     view.slot = cache_find_key(cache, key_id)
     if view.slot != NO_SLOT:
@@ -271,22 +314,41 @@ cdef void find_key(Task* t, uint64_t key_id, KeyView* view) noexcept nogil:
             view.cipher = cryptor_context(&t.w.cryptor, cache, view.slot)
             if view.cipher == NULL:
                 view.code = INTERNAL
-            bump_u64(&t.w.counters.key_hits, 1)
+            hit(t)
             return
     view.code = cache_refused(cache, 0, key_id, t.c.name, t.c.name_len, t.w.now)
     if view.code == UNKNOWN_KEYRING:
         t.refusal = UNKNOWN_KEYRING
     elif view.code == 0:
+        view.waits = True
         miss(t, 0, key_id, 0)
 
 
 # Items
 
 
+cdef inline void begin(Task* t, Cursor* at) noexcept nogil:
+    at.items = t.r.items
+    at.contexts = t.r.context
+    at.associated = 0
+    if t.r.context_kind != CONTEXT_EACH:
+        at.associated = cryptor_bind(&t.w.cryptor, t.r.context, t.r.context_len)
+
+
+cdef inline void advance(Task* t, Cursor* at) noexcept nogil:
+    """Read the next item, and its context when it has one of its own."""
+    cdef const uint8_t* context
+    cdef uint32_t n
+    at.items = read_blob(at.items, t.r.end, &at.value, &at.n)
+    if t.r.context_kind == CONTEXT_EACH:
+        at.contexts = read_blob(at.contexts, t.r.end, &context, &n)
+        at.associated = cryptor_bind(&t.w.cryptor, context, n)
+
+
 cdef inline void put_failure(Task* t, int code) noexcept nogil:
     t.w.out_n += put_uint32(t.w.out + t.w.out_n, code)
     t.failed += 1
-    bump_u64(&t.w.counters.failed_items[code], 1)
+    t.w.failing[code] += 1
 
 
 cdef inline void put_nil(Task* t) noexcept nogil:
@@ -294,26 +356,50 @@ cdef inline void put_nil(Task* t) noexcept nogil:
     t.w.out_n += 1
 
 
-cdef inline const uint8_t* next_context(Task* t, const uint8_t* p, const uint8_t** context, uint32_t* n) noexcept nogil:
-    """With one context an item: read it and move on. Else the one for all."""
-    if t.r.context_kind == CONTEXT_EACH:
-        return read_blob(p, t.r.end, context, n)
-    context[0] = t.r.context
-    n[0] = t.r.context_len
-    return p
+cdef inline void put_value(Task* t, const uint8_t* value, uint32_t n) noexcept nogil:
+    t.w.out_n += put_bin(t.w.out + t.w.out_n, n)
+    memcpy(t.w.out + t.w.out_n, value, n)
+    t.w.out_n += n
+
+
+cdef inline bint recall(Task* t, Cursor* at) noexcept nogil:
+    """Append the outcome that an earlier run of a parked request had for this item, if it had one."""
+    cdef uint8_t outcome
+    if t.parked == NULL:
+        return False
+    outcome = t.parked.outcomes[t.item]
+    if outcome == ITEM_DONE:
+        put_value(t, at.value, result_size(t, at))
+    elif outcome != ITEM_WAITS:
+        put_failure(t, outcome)
+    return outcome != ITEM_WAITS
+
+
+cdef inline uint32_t result_size(Task* t, Cursor* at) noexcept nogil:
+    return at.n - ENVELOPE_OVERHEAD if t.r.op == OP_DECRYPT else at.n
+
+
+cdef inline void remember(Task* t, Cursor* at, uint32_t failed, size_t start) noexcept nogil:
+    """Keep what the item of a parked request came to: `failed` and `start` are what they were before it."""
+    cdef uint32_t n
+    if t.parked == NULL or t.w.out_n == start:
+        return
+    t.gained += 1
+    if t.failed != failed:
+        # one byte: error codes are below 32
+        t.parked.outcomes[t.item] = t.w.out[start]
+        return
+    n = result_size(t, at)
+    memcpy(t.parked.frame + (at.value - t.frame), t.w.out + t.w.out_n - n, n)
+    t.parked.outcomes[t.item] = ITEM_DONE
 
 
 cdef void encrypt(Task* t) noexcept nogil:
     cdef Worker* w = t.w
-    cdef Request* r = t.r
-    cdef uint32_t slot = require_active(t, FIELD, r.n_present)
-    cdef uint32_t _i, n, context_n
-    cdef const uint8_t* p = r.items
-    cdef const uint8_t* contexts = r.context
-    cdef const uint8_t* value
-    cdef const uint8_t* context
+    cdef uint32_t slot = require_active(t, FIELD, t.r.n_present)
+    cdef uint32_t _i
+    cdef Cursor at
     cdef EVP_CIPHER_CTX* cipher
-    cdef size_t associated
     cdef size_t head
     if slot == NO_SLOT:
         return
@@ -322,154 +408,139 @@ cdef void encrypt(Task* t) noexcept nogil:
         t.refusal = INTERNAL
         return
     cryptor_header(&w.cryptor, w.plane.cache.slots[slot].key_id)
-    associated = cryptor_bind(&w.cryptor, r.context, r.context_len)
-    for _i in range(r.n_items):
-        p = read_blob(p, r.end, &value, &n)
-        if r.context_kind == CONTEXT_EACH:
-            contexts = read_blob(contexts, r.end, &context, &context_n)
-            associated = cryptor_bind(&w.cryptor, context, context_n)
-        if value == NULL:
+    begin(t, &at)
+    for _i in range(t.r.n_items):
+        advance(t, &at)
+        if at.value == NULL:
             put_nil(t)
             continue
-        head = put_bin(w.out + w.out_n, n + ENVELOPE_OVERHEAD)
-        if envelope_seal(&w.cryptor, cipher, associated, value, n, w.out + w.out_n + head) != 0:
+        head = put_bin(w.out + w.out_n, at.n + ENVELOPE_OVERHEAD)
+        if envelope_seal(&w.cryptor, cipher, at.associated, at.value, at.n, w.out + w.out_n + head) != 0:
             put_failure(t, INTERNAL)
             continue
-        w.out_n += head + n + ENVELOPE_OVERHEAD
+        w.out_n += head + at.n + ENVELOPE_OVERHEAD
 
 
 cdef void decrypt(Task* t) noexcept nogil:
-    cdef Worker* w = t.w
-    cdef Request* r = t.r
+    cdef uint32_t i, failed
+    cdef Cursor at
     cdef KeyView view
-    cdef uint32_t _i, n, context_n
-    cdef const uint8_t* p = r.items
-    cdef const uint8_t* contexts = r.context
-    cdef const uint8_t* value
-    cdef const uint8_t* context
-    cdef size_t associated = 0
+    cdef size_t start
     view.valid = False
-    if r.context_kind != CONTEXT_EACH:
-        associated = cryptor_bind(&w.cryptor, r.context, r.context_len)
-    for _i in range(r.n_items):
-        p = read_blob(p, r.end, &value, &n)
-        if r.context_kind == CONTEXT_EACH:
-            contexts = read_blob(contexts, r.end, &context, &context_n)
-            associated = cryptor_bind(&w.cryptor, context, context_n)
-        if value == NULL:
+    begin(t, &at)
+    for i in range(t.r.n_items):
+        t.item = i
+        advance(t, &at)
+        if at.value == NULL:
             put_nil(t)
-        elif not is_envelope(value, n):
-            put_failure(t, INVALID_CIPHERTEXT)
-        else:
-            open_item(t, &view, associated, value, n)
+        elif not recall(t, &at):
+            failed = t.failed
+            start = t.w.out_n
+            open_item(t, &view, &at)
+            remember(t, &at, failed, start)
         if t.refusal:
             return
 
 
-cdef inline void open_item(Task* t, KeyView* view, size_t associated, const uint8_t* envelope,
-                           uint32_t n) noexcept nogil:
-    """Append the plaintext of one envelope, or its error code."""
+cdef inline void open_item(Task* t, KeyView* view, Cursor* at) noexcept nogil:
+    """Append the plaintext of one envelope, or its error code; nothing when its key has to be waited for."""
     cdef Worker* w = t.w
-    cdef uint64_t key_id = be64(envelope + 2)
+    cdef uint64_t key_id
     cdef size_t head
     cdef int bad
+    if not is_envelope(at.value, at.n):
+        put_failure(t, INVALID_CIPHERTEXT)
+        return
+    key_id = be64(at.value + 2)
     if not view.valid or view.key_id != key_id:
         find_key(t, key_id, view)
-    if t.missing:
+    if view.waits or t.inactive or t.refusal:
         # the response is given up already; what is left is to find the other keys that this batch needs
         return
     if view.code:
         put_failure(t, view.code)
         return
     cryptor_header(&w.cryptor, key_id)
-    head = put_bin(w.out + w.out_n, n - ENVELOPE_OVERHEAD)
-    bad = envelope_open(&w.cryptor, view.cipher, associated, envelope, n, w.out + w.out_n + head)
+    head = put_bin(w.out + w.out_n, at.n - ENVELOPE_OVERHEAD)
+    bad = envelope_open(&w.cryptor, view.cipher, at.associated, at.value, at.n, w.out + w.out_n + head)
     if bad or not view.ours:
         # a key of another scope is tried like any other, so that timing tells nothing, and its result is thrown away
-        secret_wipe(w.out + w.out_n, head + n - ENVELOPE_OVERHEAD)
+        secret_wipe(w.out + w.out_n, head + at.n - ENVELOPE_OVERHEAD)
         put_failure(t, INVALID_CIPHERTEXT)
         return
-    w.out_n += head + n - ENVELOPE_OVERHEAD
+    w.out_n += head + at.n - ENVELOPE_OVERHEAD
 
 
 cdef void index(Task* t) noexcept nogil:
     cdef Worker* w = t.w
-    cdef Request* r = t.r
-    cdef uint32_t slot = require_active(t, INDEX, r.n_present)
-    cdef uint32_t _i, n, context_n
-    cdef uint32_t size
-    cdef const uint8_t* p = r.items
-    cdef const uint8_t* contexts = r.context
-    cdef const uint8_t* value
-    cdef const uint8_t* context
+    cdef uint32_t slot = require_active(t, INDEX, t.r.n_present)
+    cdef uint32_t _i
+    cdef Cursor at
+    cdef const uint8_t* context = &w.cryptor.associated[HEADER_BYTES]
     cdef uint8_t[32] full
     if slot == NO_SLOT:
         return
-    size = w.plane.cache.slots[slot].index_bytes
-    for _i in range(r.n_items):
-        p = read_blob(p, r.end, &value, &n)
-        contexts = next_context(t, contexts, &context, &context_n)
-        if value == NULL:
+    begin(t, &at)
+    for _i in range(t.r.n_items):
+        advance(t, &at)
+        if at.value == NULL:
             put_nil(t)
-        elif cryptor_index(&w.cryptor, &w.plane.cache, slot, context, context_n, value, n, full) != 0:
+        elif cryptor_index(&w.cryptor, &w.plane.cache, slot, context, <uint32_t>(at.associated - HEADER_BYTES),
+                           at.value, at.n, full) != 0:
             put_failure(t, INTERNAL)
         else:
-            w.out_n += put_bin(w.out + w.out_n, size)
-            memcpy(w.out + w.out_n, full, size)
-            w.out_n += size
+            put_value(t, full, w.plane.cache.slots[slot].index_bytes)
 
 
 cdef void reencrypt(Task* t) noexcept nogil:
     """Open under the envelope's key, seal under the active one; what is under the active one comes back as it is."""
-    cdef Worker* w = t.w
-    cdef Request* r = t.r
-    cdef uint32_t slot = require_active(t, FIELD, r.n_present)
-    cdef Slot* active
-    cdef uint32_t _i, n, context_n, sealed = 0
-    cdef const uint8_t* p = r.items
-    cdef const uint8_t* contexts = r.context
-    cdef const uint8_t* value
-    cdef const uint8_t* context
+    cdef uint32_t slot = require_active(t, FIELD, t.r.n_present)
+    cdef uint32_t i, failed, sealed = 0
+    cdef Cursor at
     cdef KeyView view
+    cdef size_t start
     view.valid = False
+    t.inactive = slot == NO_SLOT
     if t.refusal:
         return
-    active = NULL if slot == NO_SLOT else &w.plane.cache.slots[slot]
-    for _i in range(r.n_items):
-        p = read_blob(p, r.end, &value, &n)
-        contexts = next_context(t, contexts, &context, &context_n)
-        if value == NULL:
+    begin(t, &at)
+    for i in range(t.r.n_items):
+        t.item = i
+        advance(t, &at)
+        if at.value == NULL:
             put_nil(t)
-        elif not is_envelope(value, n):
-            put_failure(t, INVALID_CIPHERTEXT)
-        else:
-            sealed += reseal_item(t, &view, active, slot, cryptor_bind(&w.cryptor, context, context_n), value, n)
+        elif not recall(t, &at):
+            failed = t.failed
+            start = t.w.out_n
+            sealed += reseal_item(t, &view, &at, slot)
+            remember(t, &at, failed, start)
         if t.refusal:
             break
-    if active != NULL and sealed < r.n_present:
+    if slot != NO_SLOT and sealed < t.r.n_present:
         # taken in advance for every item, used by fewer
-        fetch_add_i64(&active.budget, r.n_present - sealed)
+        fetch_add_i64(&t.w.plane.cache.slots[slot].budget, t.r.n_present - sealed)
 
 
-cdef uint32_t reseal_item(Task* t, KeyView* view, Slot* active, uint32_t slot, size_t associated,
-                          const uint8_t* envelope, uint32_t n) noexcept nogil:
-    """Append the item's new envelope; how many messages that took: 1 or 0."""
+cdef uint32_t reseal_item(Task* t, KeyView* view, Cursor* at, uint32_t slot) noexcept nogil:
+    """Append the item's new envelope, or what open_item does; how many messages that took: 1 or 0."""
     cdef Worker* w = t.w
     cdef size_t start = w.out_n
+    cdef size_t text = start + SEALED_AT + 5
     cdef uint32_t failed = t.failed
+    cdef uint64_t active
     cdef size_t head
     cdef EVP_CIPHER_CTX* cipher
     # the plaintext lands 22 bytes further on, where the new envelope's ciphertext will be written over it
-    w.out_n += SEALED_AT + 5
-    open_item(t, view, associated, envelope, n)
-    if t.missing or t.failed != failed:
+    w.out_n = text
+    open_item(t, view, at)
+    if w.out_n == text or t.failed != failed:
         move_failure(w, start)
         return 0
-    if view.key_id == active.key_id:
+    active = w.plane.cache.slots[slot].key_id
+    if view.key_id == active:
         secret_wipe(w.out + start, w.out_n - start)
-        w.out_n = start + put_bin(w.out + start, n)
-        memcpy(w.out + w.out_n, envelope, n)
-        w.out_n += n
+        w.out_n = start
+        put_value(t, at.value, at.n)
         return 0
     cipher = cryptor_context(&w.cryptor, &w.plane.cache, slot)
     view.valid = False  # that call may have given the old key's context to the new key
@@ -478,9 +549,9 @@ cdef uint32_t reseal_item(Task* t, KeyView* view, Slot* active, uint32_t slot, s
         w.out_n = start
         put_failure(t, INTERNAL)
         return 0
-    cryptor_header(&w.cryptor, active.key_id)
-    head = put_bin(w.out + start, n)
-    return seal_over(t, cipher, associated, start, head, n)
+    cryptor_header(&w.cryptor, active)
+    head = put_bin(w.out + start, at.n)
+    return seal_over(t, cipher, at.associated, start, head, at.n)
 
 
 cdef uint32_t seal_over(Task* t, EVP_CIPHER_CTX* cipher, size_t associated, size_t start, size_t head,

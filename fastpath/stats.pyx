@@ -61,7 +61,7 @@ cdef dict collect(Plane* plane):
     }
     result = {name: total(plane, offset) for name, offset in scalars.items()}
     result["workers"] = plane.n_workers
-    result["connections"] = load_relaxed_u64(&plane.connections)
+    result["connections"] = load_relaxed_u64(&plane.connections.used)
     result["requests"] = {name: total(plane, place(&c.requests[op], c)) for op, name in enumerate(OPERATIONS)}
     result["items"] = {name: total(plane, place(&c.items[op], c)) for op, name in enumerate(OPERATIONS)}
     result["failed_items"] = by_code(plane, c, c.failed_items)

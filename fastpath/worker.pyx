@@ -8,7 +8,7 @@ from libc.string cimport memcpy, memset
 
 from fastpath.arena cimport arena_thread_exit
 from fastpath.atomics cimport (
-    bump_u64, fetch_add_u64, load_acquire_int, load_acquire_u64, load_relaxed_u32, load_relaxed_u64,
+    bump_u64, load_acquire_int, load_acquire_u64, load_relaxed_u32, load_relaxed_u64,
     store_release_u64,
 )
 from fastpath.connection cimport (
@@ -16,7 +16,6 @@ from fastpath.connection cimport (
     record_latency,
 )
 from fastpath.cryptor cimport cryptor_close, cryptor_forget_removed, cryptor_open
-from fastpath.gate cimport Peer
 from fastpath.mailbox cimport mailbox_close, mailbox_open, mailbox_put, mailbox_take_all
 from fastpath.parking cimport park_complete, park_end, park_free_all
 from fastpath.plane cimport (
@@ -25,6 +24,7 @@ from fastpath.plane cimport (
 from fastpath.protocol cimport KMS_UNAVAILABLE
 from fastpath.response cimport reply_error
 from fastpath.serve cimport NO_MEMORY, WAITING, request_id_of, serve_parked
+from fastpath.shares cimport Peer, account_open, account_release, peer_leave, pool_take
 from fastpath.sockets cimport (
     EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, EPOLLEXCLUSIVE, EPOLLIN, EPOLL_CLOEXEC, EPOLL_CTL_ADD,
     EPOLL_CTL_DEL, accept_connection, block_signals, close, epoll_create1, epoll_event, epoll_set, epoll_wait,
@@ -77,7 +77,7 @@ cdef void worker_free(Worker* w) noexcept nogil:
             following = letter.next
             if letter.kind == LETTER_ADOPT:
                 close(letter.fd)
-                free(letter.peer.groups)
+                peer_leave(&w.plane.ledger, &w.plane.connections, &letter.peer)
             free(letter)
             letter = following
         mailbox_close(&w.inbox)
@@ -193,8 +193,7 @@ cdef void welcome(Worker* w, int fd) noexcept nogil:
     """Find out who it is and give the connection to the worker that has the fewest."""
     cdef Peer peer
     cdef Worker* least
-    if fetch_add_u64(&w.plane.connections, 1) >= w.plane.limits.max_connections or not identify(fd, &peer):
-        fetch_add_u64(&w.plane.connections, <uint64_t>-1)
+    if not identify(fd, &peer) or not admit_peer(w, &peer):
         bump_u64(&w.counters.refused_connections, 1)
         close(fd)
         return
@@ -203,6 +202,19 @@ cdef void welcome(Worker* w, int fd) noexcept nogil:
         connection_open(w, fd, &peer, True)
     else:
         send_adopt(w, least, fd, &peer)
+
+
+cdef bint admit_peer(Worker* w, Peer* peer) noexcept nogil:
+    """Charge a connection to its peer; False, and the peer gone, when it has its share already."""
+    peer.account = account_open(&w.plane.ledger, peer.uid)
+    if peer.account == NULL:
+        free(peer.groups)
+        return False
+    if pool_take(&w.plane.connections, &peer.account.connections, 1):
+        return True
+    account_release(&w.plane.ledger, peer.account)
+    free(peer.groups)
+    return False
 
 
 cdef bint identify(int fd, Peer* peer) noexcept nogil:

@@ -32,13 +32,13 @@ class Sidecar:
         self.service = KeyService(self.plane, store, provider, options)
         self._token = 300
 
-    async def want_key(self, key_id: int, scope: str) -> None:
+    async def want_key(self, key_id: int, scope: str, uid: int = 1000) -> None:
         self._token += 1
-        await self.service.handle(KeyMiss("key", self._token, key_id, scope))
+        await self.service.handle(KeyMiss("key", self._token, key_id, scope, uid))
 
-    async def want_active(self, scope: str, wanted: int = 1, purpose: Purpose = Purpose.FIELD) -> None:
+    async def want_active(self, scope: str, wanted: int = 1, purpose: Purpose = Purpose.FIELD, uid: int = 1000) -> None:
         self._token += 1
-        await self.service.handle(ScopeMiss("scope", self._token, scope, int(purpose), wanted))
+        await self.service.handle(ScopeMiss("scope", self._token, scope, int(purpose), wanted, uid))
 
     async def active(self, scope: str, purpose: Purpose = Purpose.FIELD) -> DataKey:
         found = await self.store.active_key(Scope.parse(scope), purpose)

@@ -43,7 +43,7 @@ async def serve(folder: Path, generation: int) -> None:
             token += 1
             # a third of the scopes was used before by the processes that were killed
             owner = generation if number % 3 else 0
-            misses.append(ScopeMiss("scope", token, f"users/{owner}-{wave}-{number}", 0, 1))
+            misses.append(ScopeMiss("scope", token, f"users/{owner}-{wave}-{number}", 0, 1, 1000))
         await asyncio.gather(*(service.handle(miss) for miss in misses))
 
 

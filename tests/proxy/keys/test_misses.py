@@ -471,7 +471,7 @@ async def test_statistics_count_what_happened(sidecar: Sidecar, make_sidecar: Ma
 
 
 async def test_low_budget_of_an_unknown_event_completes_nothing(sidecar: Sidecar) -> None:
-    await sidecar.service.handle(KeyMiss("key", 0, 1, "users/1"))
+    await sidecar.service.handle(KeyMiss("key", 0, 1, "users/1", 1000))
     assert sidecar.plane.completed == []
 
 
