@@ -55,11 +55,24 @@ _OVER_TLS: Final = frozenset(
         "performance.connectionMaxAge",
     }
 )
+_TOKEN: Final = frozenset(
+    {
+        "connection.libraryPath",
+        "connection.partition",
+        "connection.slot",
+        "credentials.data",
+        "credentials.type",
+        "highAvailability.haGroupName",
+        "performance.connectionMaxAge",
+    }
+)
 
 BUILT: Final[Mapping[str, Entry]] = {
     "LOCAL": Entry("providers.local", acts_on=_CALL_BOUNDS),
     "AWS_KMS": Entry("providers.aws", acts_on=_CALL_BOUNDS | _OVER_TLS),
     "GCP_KMS": Entry("providers.gcp", acts_on=_CALL_BOUNDS | _OVER_TLS | {"connection.partition"}),
+    "LUNA_HSM": Entry("providers.pkcs11", acts_on=_CALL_BOUNDS | _TOKEN),
+    "THALES_HSM": Entry("providers.pkcs11", acts_on=_CALL_BOUNDS | _TOKEN),
 }
 VOCABULARY: Final = ("LOCAL", "AWS_KMS", "AZURE_KEY_VAULT", "GCP_KMS", "LUNA_HSM", "THALES_HSM", "VAULT_TRANSIT")
 

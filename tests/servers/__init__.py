@@ -21,7 +21,11 @@ class Served:
     environment: Mapping[str, str] = field(default_factory=dict)  # for the sidecar's process
 
 
-LAUNCHERS: Final[Mapping[str, str]] = {"GCP_KMS": "tests.servers.gcp"}
+LAUNCHERS: Final[Mapping[str, str]] = {
+    "GCP_KMS": "tests.servers.gcp",
+    "LUNA_HSM": "tests.servers.softhsm",
+    "THALES_HSM": "tests.servers.softhsm",
+}
 """The module of each provider's service."""
 
 

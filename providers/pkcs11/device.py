@@ -1,0 +1,302 @@
+"""One opened token: logged in, its mechanism chosen and tried, its sessions made for the threads that ask."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from pkcs11 import KeyType, PKCS11Error, Session, Token
+
+from providers.errors import (
+    ConfigurationInvalid,
+    ForeignWrap,
+    KeyDisabled,
+    NotFound,
+    Problem,
+    ProviderError,
+    Tampered,
+    Unavailable,
+)
+from providers.options import SECTION
+from providers.pkcs11 import keys
+from providers.pkcs11.failures import ALTERED, STALE, meaning, settled
+from providers.pkcs11.library import Login, SharedLibrary
+from providers.pkcs11.mechanisms import Sealing, sealing
+from providers.pkcs11.token import RefusedPins, close_quietly, find_token, forget_login, log_in, log_out
+from providers.pkcs11.vendors import PREFERENCE, Mechanism, Vendor
+from providers.pkcs11.workers import Seat
+from providers.wiping import wipe
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+_CANARY_CONTEXT: Final = b"keyside pkcs11 canary"
+_CANARY_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What the configuration says about the token."""
+
+    vendor: Vendor
+    slot: int | None
+    label: str | None
+    kek: str  # a label, or a whole name
+    mechanism: Mechanism | None  # None: the best that works
+    session_seconds: float
+
+
+@dataclass(slots=True)
+class Held:
+    """A session that one thread keeps, and the keys that it found there."""
+
+    device: Device
+    session: Session
+    opened_at: float
+    found: dict[tuple[str, KeyType], Any] = field(default_factory=dict)
+
+    def key(self, name: str, key_type: KeyType) -> Any:
+        """A key's object in this session; looked up once."""
+        if (key := self.found.get((name, key_type))) is None:
+            key = self.found[name, key_type] = keys.find_key(self.session, name, key_type)
+        return key
+
+    def retire(self, seat: Seat[Held]) -> None:
+        """Close the session at its thread's end, where the library still knows it."""
+        try:
+            with self.device.shared.calling() as generation:
+                self.drop(seat, generation)
+        except Unavailable:
+            return  # the library does not come back: it took the session with it
+
+    def drop(self, seat: Seat[Held], generation: int) -> None:
+        """The same, inside the library."""
+        seat.holding = None
+        self.found.clear()
+        if generation == self.device.generation:
+            close_quietly([self.session])
+
+
+class Device:
+    """A token of one generation of its library. Every method runs in a worker's thread."""
+
+    def __init__(self, shared: SharedLibrary, choice: Choice, generation: int, token: Token, login: Login) -> None:
+        self.shared = shared
+        self.choice = choice
+        self.generation = generation
+        self.token = token
+        self.kek = ""
+        self.broken = False
+        self._login = login
+        self._offered = {int(number) for number in token.slot.get_mechanisms()}
+        self._sealings: dict[str, Sealing] = {}
+        self._sealing: Sealing | None = None
+        self._canary = b""
+
+    @property
+    def sealing(self) -> Sealing:
+        """The mechanism that wraps."""
+        assert self._sealing is not None
+        return self._sealing
+
+    def prepare(self) -> None:
+        """Find the key-encryption key and a mechanism that really works with it. Raises ProviderError."""
+        session = self.token.open()
+        held = Held(self, session, time.monotonic())
+        try:
+            label = self.choice.kek
+            self.kek = label if "#" in label else keys.current_name(session, label)
+            self._sealing, self._canary = self._working(held)
+        finally:
+            close_quietly([session])
+
+    def _working(self, held: Held) -> tuple[Sealing, bytes]:
+        reasons = []
+        for name in [self.choice.mechanism] if self.choice.mechanism else PREFERENCE:
+            candidate = sealing(name, self._offered, self.choice.vendor)
+            if candidate is None or not self._capable(candidate):
+                reasons.append(f"{name}: not offered")
+                continue
+            try:
+                return candidate, self._tried(held, candidate)
+            except (KeyDisabled, NotFound) as error:
+                reasons.append(f"{name}: {error}")
+            except PKCS11Error as error:
+                if isinstance(error, STALE):
+                    raise
+                reasons.append(f"{name}: {type(error).__name__}")
+        raise ConfigurationInvalid(
+            [
+                Problem(
+                    f"{SECTION}.mechanism",
+                    f"token {self.token.label!r} ({self.token.model}) has no mechanism that wraps with key {self.kek} "
+                    f"and authenticates ({'; '.join(reasons)})",
+                )
+            ]
+        )
+
+    def _capable(self, candidate: Sealing) -> bool:
+        flags = self.token.slot.get_mechanism_info(candidate.ckm).flags
+        return candidate.needs & flags == candidate.needs
+
+    def _tried(self, held: Held, candidate: Sealing) -> bytes:
+        probe = os.urandom(_CANARY_BYTES)
+
+        def find(key_type: KeyType) -> Any:
+            return held.key(self.kek, key_type)
+
+        canary = candidate.seal(held.session, find, probe, _CANARY_CONTEXT)
+        opened = candidate.open(held.session, find, canary, _CANARY_CONTEXT)
+        if opened != probe:
+            raise PKCS11Error("what the token opens is not what it sealed")
+        return canary
+
+    def seal(self, held: Held, name: str, secret: bytes | bytearray, associated: bytes) -> bytes:
+        """Seal under the key of that name by the mechanism in use."""
+        return self.sealing.seal(held.session, lambda key_type: held.key(name, key_type), secret, associated)
+
+    def open(self, held: Held, name: str, mechanism: str, blob: bytes, associated: bytes) -> bytearray:
+        """Open what was sealed, by this mechanism or another. Raises Tampered, ForeignWrap, NotFound."""
+        opener = self.sealing if mechanism == self.sealing.name else self._other(mechanism)
+        try:
+            return opener.open(held.session, lambda key_type: held.key(name, key_type), blob, associated)
+        except PKCS11Error as error:
+            if not settled(error) and self.well(held):
+                raise Tampered(ALTERED) from error
+            raise
+        except NotFound as error:
+            if self.well(held):
+                raise
+            raise Unavailable("the token lost its keys: it is opened anew") from error
+
+    def well(self, held: Held) -> bool:
+        """Whether this session opens a wrap that is known to be good: free of charge, and needs the permission."""
+        try:
+            self.check(held)
+        except (PKCS11Error, ProviderError):
+            return False
+        return True
+
+    def check(self, held: Held) -> None:
+        """Open the known wrap. Raises what the token answered."""
+        wipe(
+            self.sealing.open(
+                held.session, lambda key_type: held.key(self.kek, key_type), self._canary, _CANARY_CONTEXT
+            )
+        )
+
+    def _other(self, mechanism: str) -> Sealing:
+        if (known := self._sealings.get(mechanism)) is not None:
+            return known
+        name = next((name for name in PREFERENCE if name == mechanism), None)
+        found = sealing(name, self._offered, self.choice.vendor) if name else None
+        if found is None:
+            raise ForeignWrap(
+                f"token {self.token.label!r} has no mechanism {mechanism!r}: did another token or release wrap this?"
+            )
+        return self._sealings.setdefault(mechanism, found)
+
+    @contextmanager
+    def _session_for(self, seat: Seat[Held]) -> Iterator[Held]:
+        """The session that this thread keeps, made anew when it is old, another token's or of no use any more."""
+        with self._same_generation():
+            held = seat.holding
+            if held is None or held.device is not self or self._aged(held):
+                if held is not None:
+                    held.drop(seat, self.generation)
+                held = seat.holding = Held(self, self.token.open(), time.monotonic())
+            try:
+                yield held
+            except (PKCS11Error, Unavailable):
+                held.drop(seat, self.generation)
+                raise
+
+    def _aged(self, held: Held) -> bool:
+        return time.monotonic() - held.opened_at >= self.choice.session_seconds
+
+    def serve(self, seat: Seat[Held], call: Callable[[Held], T]) -> T:
+        """Run `call` on this thread's session. Raises ProviderError; `broken` says whether to open the token anew."""
+        with self._translated(), self._session_for(seat) as held:
+            return call(held)
+
+    def write(self, call: Callable[[Session], T]) -> T:
+        """Run `call` on a session of its own that may make and destroy keys. Raises ProviderError."""
+        with self._translated(), self._same_generation():
+            session = self.token.open(rw=True)
+            try:
+                return call(session)
+            finally:
+                close_quietly([session])
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except PKCS11Error as error:
+            if isinstance(error, STALE):
+                forget_login(self.shared, self._login)
+            ours = meaning(error)
+            self.broken = self.broken or isinstance(ours, Unavailable)
+            raise ours from error
+        except Unavailable:
+            self.broken = True
+            raise
+
+    @contextmanager
+    def _same_generation(self) -> Iterator[None]:
+        with self.shared.calling() as generation:
+            if generation != self.generation:
+                raise Unavailable("the library was initialised anew: the token is opened again")
+            yield
+
+    def end_session(self, session: Session) -> None:
+        """Close a session that was made beside the threads' own, where the library still knows it."""
+        if self.shared.generation == self.generation:
+            close_quietly([session])
+
+    def close(self) -> None:
+        """Give up the login; sessions are their threads'."""
+        with self.shared.calling() as generation:
+            if generation == self.generation:
+                log_out(self.shared, self._login)
+
+
+def open_device(shared: SharedLibrary, choice: Choice, pin: bytearray, refused: RefusedPins) -> Device:
+    """Find the token, log in, and try its mechanism; once more on a library initialised anew where that may help.
+
+    A token that vanished and came back is seen by nothing less. Others who are served by the library are left alone.
+    Raises ProviderError.
+    """
+    before = shared.generation
+    shared.ready()
+    fresh = shared.generation != before
+    seen = shared.generation
+    try:
+        return _attempt(shared, choice, pin, refused)
+    except (Unavailable, NotFound):
+        if fresh or not shared.renew(seen):
+            raise
+    _log.info("%s was initialised anew", shared.path)
+    return _attempt(shared, choice, pin, refused)
+
+
+def _attempt(shared: SharedLibrary, choice: Choice, pin: bytearray, refused: RefusedPins) -> Device:
+    with shared.calling() as generation:
+        try:
+            token = find_token(shared.native, choice.slot, choice.label)
+            login = log_in(shared, generation, token, pin, refused)
+            try:
+                device = Device(shared, choice, generation, token, login)
+                device.prepare()
+            except BaseException:
+                log_out(shared, login)
+                raise
+        except PKCS11Error as error:
+            raise meaning(error) from error
+    return device
