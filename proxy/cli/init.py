@@ -4,6 +4,7 @@ import asyncio
 import os
 import pwd
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -11,17 +12,39 @@ from proxy.cli.failure import Failure
 from proxy.cli.options import config_option, read_config
 from proxy.exits import Exit
 
+EMBEDDED: Final = "LOCAL"
+PROVIDERS: Final = (
+    EMBEDDED,
+    "AWS_KMS",
+    "AZURE_KEY_VAULT",
+    "GCP_KMS",
+    "LUNA_HSM",
+    "THALES_HSM",
+    "VAULT_TRANSIT",
+)
+"""As in providers.registry, which is not imported for --help."""
+
 
 @click.command()
 @config_option
-def init(config_path: Path) -> None:
+@click.option(
+    "--provider",
+    type=click.Choice(PROVIDERS),
+    help="Whose section `hsm` the new configuration has; to be filled in.  [default: LOCAL]",
+)
+def init(config_path: Path, provider: str | None) -> None:
     """Write what a first `keyside serve` lacks: a configuration, a root key, an empty keystore.
 
     Without a configuration all three, beneath its folder: data/root.key (mode 0600) and data/keystore.sqlite, and run/
-    for the sockets; the uid that runs this may do everything, others are added under policy.peers. With one, the
-    keystore that it names, and with LOCAL and keyFile the root key. Nothing that exists is overwritten.
+    for the sockets; the uid that runs this may do everything, others are added under policy.peers. With a --provider
+    other than LOCAL no root key, and a section `hsm` to fill in. With a configuration, the keystore that it names, and
+    with LOCAL and keyFile the root key. Nothing that exists is overwritten.
     """
-    made = _Extension(config_path) if os.path.lexists(config_path) else _Installation(config_path)
+    made: _Extension | _Installation
+    if os.path.lexists(config_path):
+        made = _Extension(config_path, provider)
+    else:
+        made = _Installation(config_path, provider or EMBEDDED)
     made.refuse_to_overwrite()
     try:
         made.write()
@@ -35,13 +58,15 @@ def init(config_path: Path) -> None:
         raise
     for line in made.report():
         click.echo(line)
-    click.echo(f"start the sidecar with: keyside serve --config {config_path}")
+    for line in made.next_steps():
+        click.echo(line)
 
 
 class _Made:
     """Files that were made, so that they can be taken back."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: Path) -> None:
+        self.config = config
         self._made: list[Path] = []
         self._report: list[str] = []
 
@@ -52,6 +77,10 @@ class _Made:
 
     def report(self) -> list[str]:
         return self._report
+
+    def next_steps(self) -> list[str]:
+        """What to do now, a line each."""
+        return [f"start the sidecar with: keyside serve --config {self.config}"]
 
     def _create_config(self, path: Path, text: str) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
@@ -78,15 +107,16 @@ class _Made:
 class _Installation(_Made):
     """All of it, beneath the folder of a configuration that does not exist yet."""
 
-    def __init__(self, config: Path) -> None:
-        super().__init__()
-        self.config = config
+    def __init__(self, config: Path, provider: str) -> None:
+        super().__init__(config)
+        self.provider = provider
         self.folder = config.absolute().parent
         self.root_key = self.folder / "data" / "root.key"
         self.keystore = self.folder / "data" / "keystore.sqlite"
 
     def refuse_to_overwrite(self) -> None:
-        there = [path for path in (self.config, self.root_key, self.keystore) if os.path.lexists(path)]
+        wanted = (self.config, *([self.root_key] if self.provider == EMBEDDED else []), self.keystore)
+        there = [path for path in wanted if os.path.lexists(path)]
         if there:
             raise _exist(there, "or name a configuration in an empty folder with --config")
 
@@ -96,22 +126,37 @@ class _Installation(_Made):
         self.folder.mkdir(parents=True, exist_ok=True)
         for name, mode in (("run", 0o755), ("data", 0o700)):
             (self.folder / name).mkdir(mode=mode, exist_ok=True)
-        self._create_root_key(self.root_key)
+        if self.provider == EMBEDDED:
+            self._create_root_key(self.root_key)
         uid = os.geteuid()
-        self._create_config(self.config, default_yaml(uid, name=_user_name(uid)))
+        self._create_config(self.config, default_yaml(uid, name=_user_name(uid), provider=self.provider))
         self._create_keystore(self.keystore, load(self.config).keystore.location)
+
+    def next_steps(self) -> list[str]:
+        if self.provider == EMBEDDED:
+            return super().next_steps()
+        return [
+            f"fill in the section hsm of {self.config}, then try it out with: keyside provider check --config "
+            f"{self.config}",
+            *super().next_steps(),
+        ]
 
 
 class _Extension(_Made):
     """The root key and the keystore that an existing configuration names, where they are missing."""
 
-    def __init__(self, config: Path) -> None:
-        super().__init__()
+    def __init__(self, config: Path, provider: str | None) -> None:
+        super().__init__(config)
         from providers.local import root_key_file
         from proxy.keystore import file_of
 
         read = read_config(config)
-        self.config = config
+        if provider not in (None, read.hsm["provider"]):
+            raise Failure(
+                f"{config} exists and its provider is {read.hsm['provider']}; nothing was changed: edit its section "
+                f"hsm, or name another file with --config to see one for {provider}",
+                Exit.CANNOT_CREATE,
+            )
         self.url = read.keystore.location
         self.keystore = file_of(self.url)
         self.root_key = root_key_file(read.hsm, read.base)

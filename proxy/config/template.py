@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Final
 
+from proxy.config.backends import hsm_yaml
+
 _TEMPLATE: Final = """\
 # Keyside. Every setting is here with its default, commented out; docs/configuration.md explains them.
 # Relative paths start from this file's folder. Check a change with `keyside config check`, apply it with SIGHUP.
@@ -22,13 +24,7 @@ keystore:                        # keyrings, data keys and wraps: nothing usable
 #  url: null                     # instead of path: sqlite:////absolute/path
 
 hsm:                             # who holds the key-encryption key
-  provider: LOCAL
-  keyFile: {key_file}
-#  performance:
-#    connectionPoolSize: 8       # calls at once
-#    requestTimeout: 3000        # milliseconds, retries included
-#    retryPolicy: {{maxRetries: 3, backoffMultiplier: 2.0}}
-
+{hsm}
 cache:                           # unwrapped data keys, in locked memory
 #  keys: auto                    # how many; auto: as many as the lock limit allows
 #  ttl: 1h                       # a key is unwrapped anew after this long
@@ -69,6 +65,8 @@ log:
 """
 
 
-def default_yaml(uid: int, *, name: str = "owner", key_file: Path | str = "data/root.key") -> str:
-    """The configuration of a fresh installation: LOCAL provider, and `uid` may do everything."""
-    return _TEMPLATE.format(uid=uid, name=name, key_file=key_file)
+def default_yaml(
+    uid: int, *, name: str = "owner", key_file: Path | str = "data/root.key", provider: str = "LOCAL"
+) -> str:
+    """The configuration of a fresh installation, in which `uid` may do everything. `key_file`: for LOCAL."""
+    return _TEMPLATE.format(uid=uid, name=name, hsm=hsm_yaml(provider, key_file))

@@ -232,3 +232,25 @@ def test_an_empty_keyring_name_gets_a_sentence(home: Path) -> None:
     said = command("keyring", "show", "", "--config", initialize(home))
     assert said.returncode == Exit.DATA
     assert b"keyring list" in said.stderr
+
+
+def test_for_another_provider_it_makes_no_root_key_and_says_what_to_fill_in(home: Path) -> None:
+    config = home / "keyside.yaml"
+    said = command("init", "--provider", "AWS_KMS", "--config", config)
+    assert said.returncode == 0, said.stderr
+    assert b"provider check" in said.stdout
+    assert not (home / "data" / "root.key").exists()
+    assert (home / "data" / "keystore.sqlite").exists()
+    assert yaml.safe_load(config.read_text())["hsm"]["provider"] == "AWS_KMS"
+    assert command("config", "check", "--config", config).returncode == 0
+
+
+def test_it_does_not_turn_a_configuration_into_one_of_another_provider(home: Path) -> None:
+    config = initialize(home)
+    before = config.read_text()
+    (home / "data" / "keystore.sqlite").unlink()
+    said = command("init", "--provider", "AWS_KMS", "--config", config)
+    assert said.returncode == Exit.CANNOT_CREATE
+    assert b"its provider is LOCAL" in said.stderr
+    assert config.read_text() == before
+    assert not (home / "data" / "keystore.sqlite").exists()

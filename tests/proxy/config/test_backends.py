@@ -1,0 +1,29 @@
+"""The sections `hsm` that `keyside init` writes are right as they stand, and so is what they suggest."""
+
+from pathlib import Path
+
+import pytest
+
+from providers.registry import BUILT, VOCABULARY
+from proxy.cli.init import PROVIDERS
+from proxy.config import default_yaml, parse
+
+BASE = Path("/etc/keyside")
+
+
+def test_there_is_one_for_every_name_of_the_vocabulary() -> None:
+    assert set(PROVIDERS) == set(VOCABULARY)
+    for provider in VOCABULARY:
+        assert f"provider: {provider}\n" in default_yaml(1, provider=provider)
+
+
+@pytest.mark.parametrize("provider", BUILT)
+def test_it_has_no_problems_and_every_setting_of_it_is_acted_on(provider: str) -> None:
+    written = default_yaml(1, provider=provider)
+    config = parse(written, base=BASE)
+    assert config.unbuilt() == []
+    assert config.hsm["provider"] == provider
+    lines = [line[1:] if line.startswith("#  ") else line for line in written.splitlines()]
+    suggested = parse("\n".join(line for line in lines if "rate:" not in line), base=BASE)
+    assert suggested.unbuilt() == []
+    assert set(suggested.hsm) > set(config.hsm)
