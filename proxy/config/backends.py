@@ -1,6 +1,6 @@
 """The section `hsm` that `keyside init --provider NAME` writes: the smallest one that works, and what is often added.
 
-What has to be filled in is in capitals. Lines that begin with `#` hold defaults or further settings.
+Names, regions and addresses are examples, to be replaced. Lines that begin with `#` hold defaults or further settings.
 """
 
 from collections.abc import Mapping
@@ -23,17 +23,17 @@ _AWS: Final = """\
 
 _GCP: Final = """\
   provider: GCP_KMS
-  kek: projects/PROJECT/locations/europe-west1/keyRings/keyside/cryptoKeys/keyside
+  kek: projects/my-project/locations/europe-west1/keyRings/keyside/cryptoKeys/keyside
   credentials:
     type: IAM_ROLE               # who this machine or workload is; or SERVICE_PRINCIPAL, a service account's key
-#    data: {serviceAccount: keyside@PROJECT.iam.gserviceaccount.com}   # a service account to act as
+#    data: {serviceAccount: keyside@my-project.iam.gserviceaccount.com}   # a service account to act as
 """
 
 _AZURE: Final = """\
   provider: AZURE_KEY_VAULT
   kek: keyside                   # a key's name: its newest version wraps
   connection:
-    endpoint: https://NAME.vault.azure.net   # or https://NAME.managedhsm.azure.net
+    endpoint: https://my-vault.vault.azure.net   # or https://my-hsm.managedhsm.azure.net
   credentials:
     type: IAM_ROLE               # managed or workload identity; or SERVICE_PRINCIPAL, CERTIFICATE, TOKEN
 #    data: {clientId: 00000000-0000-0000-0000-000000000000}   # of a user-assigned identity
@@ -43,7 +43,7 @@ _PKCS11: Final = """\
   provider: {provider}
   kek: keyside                   # the key's label, CKA_LABEL
   connection:
-    partition: PARTITION         # the token's label; or slot: 0
+    partition: my-partition      # the token's label; or slot: 0
 #    libraryPath: {library}   # where its installer puts it
   credentials:
     type: TOKEN                  # or CERTIFICATE, for a network HSM: its files are checked as well

@@ -89,7 +89,7 @@ def test_the_message_of_the_error_shows_all_lines() -> None:
     [
         ("limits: {max_frame: 8MiB, buffer_bytes: 4MiB}", "limits.buffer_bytes"),
         ("budget: {messages_per_key: 262144, lease: 300000, lease_max: 300000}", "budget.lease"),
-        ("hsm: {provider: AWS_KMS}", "hsm.provider"),
+        ("hsm: {provider: NO_SUCH_HSM}", "hsm.provider"),
         ("hsm: {}\nbase: /x", "base"),
         ("socket: {path: " + "s" * 120 + "}", "socket.path"),
         ("policy: {peers: [{uid: 4294967295, keyrings: ['*'], operations: all}]}", "policy.peers[0].uid"),
