@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from keyside.testing import frames
 
 from benchmarks.loadgen import closed_loop
 from benchmarks.traffic import (
@@ -18,7 +19,6 @@ from benchmarks.traffic import (
     require_clean,
 )
 from tests.benchmarks.scripted import ScriptedServer, decrypt, encrypt, reply
-from tests.twin import frames
 
 
 def honest(request: list) -> bytes:

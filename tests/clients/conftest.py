@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from keyside import AsyncClient, Client
-
-from tests.twin.server import ThreadedTwin, Twin
+from keyside.testing.server import ThreadedTwin, Twin
 
 
 @pytest.fixture

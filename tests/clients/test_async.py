@@ -8,10 +8,9 @@ from pathlib import Path
 import keyside
 import pytest
 from keyside import AsyncClient
-
-from tests.twin import faults, frames
-from tests.twin.frames import Code
-from tests.twin.server import ThreadedTwin, Twin, running
+from keyside.testing import faults, frames
+from keyside.testing.frames import Code
+from keyside.testing.server import ThreadedTwin, Twin, running
 
 
 async def test_calls_of_one_tick_travel_in_one_frame(async_client: AsyncClient, twin: Twin) -> None:

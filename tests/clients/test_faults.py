@@ -8,10 +8,9 @@ from pathlib import Path
 import keyside
 import pytest
 from keyside import Client
-
-from tests.twin import faults, frames
-from tests.twin.frames import Code, Request
-from tests.twin.server import ThreadedTwin, Twin, running
+from keyside.testing import faults, frames
+from keyside.testing.frames import Code, Request
+from keyside.testing.server import ThreadedTwin, Twin, running
 
 SECRET = b"top secret value"
 

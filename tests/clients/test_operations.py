@@ -2,9 +2,9 @@
 
 import pytest
 from keyside import Client
+from keyside.testing.server import Twin
 
 from tests.clients.suite import ClientSuite
-from tests.twin.server import Twin
 
 
 class TestAgainstTheTwin(ClientSuite):

@@ -8,9 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import keyside
 import pytest
 from keyside import Client
-
-from tests.twin import faults
-from tests.twin.server import ThreadedTwin, Twin
+from keyside.testing import faults
+from keyside.testing.server import ThreadedTwin, Twin
 
 
 def test_threads_get_their_own_answers(twin: Twin) -> None:

@@ -8,8 +8,7 @@ from typing import Any
 import keyside
 import pytest
 from keyside import from_text, to_text
-
-from tests.twin import envelope
+from keyside.testing import envelope
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parent.parent / "vectors" / "envelope.json").read_text())
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from keyside import wire
 from keyside.errors import ProtocolError
+from keyside.testing import frames
 
-from tests.twin import frames
 from tests.vectors.wire_vectors import unfold
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parent.parent / "vectors" / "wire.json").read_text())

@@ -6,6 +6,8 @@ import threading
 from collections import Counter
 from pathlib import Path
 
+from keyside.testing import envelope
+
 from tests.fastpath.harness import (
     BLIND_INDEX,
     DECRYPT,
@@ -18,7 +20,6 @@ from tests.fastpath.harness import (
     serving,
     wait_for,
 )
-from tests.twin import envelope
 
 OLD, NEW = (0xA1, FIELD, b"\x01" * 32), (0xA2, FIELD, b"\x02" * 32)
 

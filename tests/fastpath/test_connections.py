@@ -14,8 +14,9 @@ import threading
 import time
 from pathlib import Path
 
+from keyside.testing import envelope, frames
+
 from tests.fastpath.harness import BAD_REQUEST, DECRYPT, ENCRYPT, FIELD, Peer, Serving, serving, wait_for
-from tests.twin import envelope, frames
 
 KEY = (0xA1, FIELD, b"\x01" * 32)
 KEYS = {"contacts": [KEY]}

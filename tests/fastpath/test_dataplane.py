@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from keyside.testing import envelope
 
 from fastpath.dataplane import DataPlane, Options, Rule
 from tests.fastpath.harness import (
@@ -32,7 +33,6 @@ from tests.fastpath.harness import (
     open_memory,
     serving,
 )
-from tests.twin import envelope
 
 OLD, NEW, INDEXING = (0xA1, FIELD, b"\x01" * 32), (0xA2, FIELD, b"\x02" * 32), (0xA3, INDEX, b"\x03" * 32)
 KEYS = {"contacts": [OLD, NEW, INDEXING], "users/42": [(0xB1, FIELD, b"\x0b" * 32)]}

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from keyside.testing import frames
 
 from fastpath import frame
-from tests.twin import frames
 from tests.vectors import wire_vectors
 from tests.vectors.generate import FOLDER, understood, unfolded
 from tests.vectors.wire_vectors import unfold

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from keyside.testing import envelope, frames
 
 from tests.fastpath.harness import (
     BAD_REQUEST,
@@ -24,7 +25,6 @@ from tests.fastpath.harness import (
     Serving,
     serving,
 )
-from tests.twin import envelope, frames
 from tests.vectors.generate import FOLDER
 from tests.vectors.wire_vectors import unfold
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from keyside.testing import envelope, frames
 
 from fastpath.dataplane import DataPlane, Options
 from tests.fastpath.harness import (
@@ -24,7 +25,6 @@ from tests.fastpath.harness import (
     open_memory,
     serving,
 )
-from tests.twin import envelope, frames
 
 memmem = ctypes.CDLL(None).memmem
 memmem.restype = ctypes.c_void_p

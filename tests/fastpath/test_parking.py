@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from keyside.testing import envelope, frames
 
 from tests.fastpath.harness import (
     DECRYPT,
@@ -25,7 +26,6 @@ from tests.fastpath.harness import (
     serving,
     wait_for,
 )
-from tests.twin import envelope, frames
 
 OLD, NEW = (0xA1, FIELD, b"\x01" * 32), (0xA2, FIELD, b"\x02" * 32)
 KEYS = {"contacts": [OLD, NEW]}

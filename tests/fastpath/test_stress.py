@@ -12,6 +12,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from keyside.testing import envelope
+
 from fastpath.dataplane import Rule
 from tests.fastpath.harness import (
     ALL,
@@ -27,7 +29,6 @@ from tests.fastpath.harness import (
     Serving,
     serving,
 )
-from tests.twin import envelope
 
 SECONDS = float(os.environ.get("KEYSIDE_STRESS_SECONDS", "6"))
 RINGS = [f"ring/{n}" for n in range(12)]

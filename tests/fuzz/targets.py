@@ -16,10 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from keyside.testing import envelope, frames
+
 from fastpath import frame
 from tests.fastpath.harness import BAD_REQUEST, DECRYPT, FIELD, INDEX, REENCRYPT, Peer, Serving, serving
 from tests.fuzz.mutation import Mutator
-from tests.twin import envelope, frames
 from tests.vectors.generate import FOLDER
 from tests.vectors.wire_vectors import unfold
 

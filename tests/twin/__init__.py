@@ -1,4 +1,5 @@
-"""Keyside in plain Python, written from docs/spec alone: the oracle for the native code and the clients.
+"""docs/spec/wrap.md in plain Python, written from the page alone: the oracle for what providers and keystore hold.
 
-Straightforward on purpose; shares no code with the product; nothing here is fast, hides secrets or is for production.
+Its siblings for envelopes and frames, and a whole sidecar, are `keyside.testing`: applications test with them too.
+Neither shares code with what it judges; nothing here is fast, hides secrets or is for production.
 """

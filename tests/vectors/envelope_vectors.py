@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.twin import envelope
+from keyside.testing import envelope
 
 Json = dict[str, Any]
 

@@ -1,4 +1,5 @@
-"""Write envelope.json, wire.json and wrap.json beside this file, after checking them against the plain-Python twin.
+"""Write envelope.json, wire.json, wrap.json and values.json beside this file, after checking them against
+the plain-Python twin.
 
 Run from the top of the repository: python -m tests.vectors.generate
 """
@@ -8,8 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.twin import envelope, frames, wrap
-from tests.vectors import envelope_vectors, wire_vectors, wrap_vectors
+from keyside.testing import envelope, frames
+
+from tests.twin import wrap
+from tests.vectors import envelope_vectors, values_vectors, wire_vectors, wrap_vectors
 from tests.vectors.wire_vectors import unfold
 
 FOLDER = Path(__file__).parent
@@ -110,6 +113,7 @@ def main() -> None:
         "envelope": envelope_vectors.document(),
         "wire": wire_vectors.document(),
         "wrap": wrap_vectors.document(),
+        "values": values_vectors.document(),
     }
     check_wraps(documents["wrap"])
     check_envelopes(documents["envelope"])

@@ -2,12 +2,14 @@
 
 import json
 
-from tests.twin import envelope, frames
-from tests.vectors import envelope_vectors, generate, wire_vectors
+from keyside.testing import envelope, frames
+
+from tests.vectors import envelope_vectors, generate, values_vectors, wire_vectors
 
 
 def test_the_files_are_what_the_script_makes() -> None:
-    for name, document in (("envelope", envelope_vectors.document()), ("wire", wire_vectors.document())):
+    documents = {"envelope": envelope_vectors, "wire": wire_vectors, "values": values_vectors}
+    for name, document in ((name, module.document()) for name, module in documents.items()):
         assert json.loads((generate.FOLDER / f"{name}.json").read_text()) == document
 
 

@@ -8,9 +8,9 @@ import time
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
+from keyside.testing import frames as twin
 
 from proxy.http_data import HttpData, HttpLimits
-from tests.twin import frames as twin
 
 BODY = b'{"keyring":"k","items":["YQ=="]}'
 LIMITS = HttpLimits(max_frame=4096, connections=3, buffer_bytes=1 << 20, idle_timeout=0.6, stall_timeout=0.3)

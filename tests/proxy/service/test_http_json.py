@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from keyside.testing import frames as twin
 
 from proxy.frames import (
     Answer,
@@ -21,7 +22,6 @@ from proxy.frames import (
     envelope_to_text,
 )
 from proxy.http_json import Refused, parse_request, render_answer
-from tests.twin import frames as twin
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "envelope.json").read_text())
 

@@ -28,6 +28,7 @@ from keyside.errors import (
     UnknownKey,
     UnknownKeyring,
 )
+from keyside.fields.scope import context, from_context
 from keyside.text import from_text, to_text
 from keyside.wire import Hello
 
@@ -54,6 +55,8 @@ __all__ = [
     "SidecarUnreachable",
     "UnknownKey",
     "UnknownKeyring",
+    "context",
+    "from_context",
     "from_text",
     "to_text",
 ]

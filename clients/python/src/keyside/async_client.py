@@ -9,10 +9,10 @@ from types import TracebackType
 from typing import Literal, overload
 
 from keyside import wire
-from keyside.async_calls import AsyncCalls
-from keyside.batches import Job, OnError, check_on_error, listed, settle, shared_or_listed, unfailed
+from keyside.batches import Job, OnError, Results, check_on_error, listed, settle, shared_or_listed, unfailed
 from keyside.client import check_options, socket_path
-from keyside.errors import ClientClosed, SidecarError
+from keyside.errors import ClientClosed, KeysideError, SidecarError
+from keyside.pipelines import AsyncPipeline, settle_outcome
 from keyside.wire import Context, Contexts, Hello, Value
 
 
@@ -39,7 +39,7 @@ class AsyncClient:
         check_options(timeout, pool_size, retries)
         self._path = socket_path(path)
         self._options = (timeout, pool_size, retries)
-        self._calls: AsyncCalls | None = None
+        self._calls: AsyncPipeline | None = None
         self._closed = False
 
     def __repr__(self) -> str:
@@ -159,6 +159,16 @@ class AsyncClient:
         """The same values under the active data key; None stays None. See `encrypt_many`."""
         return await self._many(wire.REENCRYPT, keyring, envelopes, context, on_error)
 
+    async def pipeline(self, requests: Sequence[Job]) -> list[Results | KeysideError]:
+        """Several requests in one round trip, for results whose rows need different keyrings, partitions or
+        operations.
+
+        Each comes back in its place as a list, with errors in the places of failed items, or as the error of the
+        whole request. `keyside.batches.Job` describes a request.
+        """
+        outcomes = await self._bound().pipeline(list(requests))
+        return [settle_outcome(outcome) for outcome in outcomes]
+
     async def _many(
         self, op: int, keyring: str, values: Sequence[Value], context: Contexts, on_error: OnError
     ) -> list[bytes | None] | list[bytes | SidecarError | None]:
@@ -168,7 +178,7 @@ class AsyncClient:
         body, some_failed = await self._bound().many(job)
         return settle(body, on_error) if some_failed else unfailed(body)
 
-    def _bound(self) -> AsyncCalls:
+    def _bound(self) -> AsyncPipeline:
         """The calls of the running loop."""
         calls = self._calls
         if calls is not None and calls.loop is asyncio.get_running_loop() and calls.pid == os.getpid():
@@ -178,5 +188,5 @@ class AsyncClient:
         if calls is not None and calls.pid == os.getpid() and not calls.loop.is_closed():
             raise RuntimeError("this AsyncClient belongs to another event loop; use one client a loop")
         # what an ended loop or the parent process left behind is not touched: its selector is not ours
-        self._calls = AsyncCalls(self._path, *self._options)
+        self._calls = AsyncPipeline(self._path, *self._options)
         return self._calls

@@ -11,6 +11,8 @@ from keyside.wire import HELLO, Context, Contexts, Value
 OnError = Literal["raise", "return"]
 Body: TypeAlias = "list[bytes | int | None]"
 """Results in the order of their items; an int is the code of a failed one."""
+Results: TypeAlias = "list[bytes | SidecarError | None]"
+"""The same for callers: errors in the places of failed items."""
 
 WHOLE_ITEMS = 512
 """A batch of fewer items is not cut."""

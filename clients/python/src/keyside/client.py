@@ -8,9 +8,9 @@ from types import TracebackType
 from typing import Literal, overload
 
 from keyside import wire
-from keyside.batches import Job, OnError, check_on_error, listed, settle, shared_or_listed, unfailed
-from keyside.calls import Calls
-from keyside.errors import SidecarError
+from keyside.batches import Job, OnError, Results, check_on_error, listed, settle, shared_or_listed, unfailed
+from keyside.errors import KeysideError, SidecarError
+from keyside.pipelines import Pipeline, settle_outcome
 from keyside.wire import Context, Contexts, Hello, Value
 
 DEFAULT_PATH = "/run/keyside/keyside.sock"
@@ -57,7 +57,7 @@ class Client:
     ) -> None:
         check_options(timeout, pool_size, retries)
         self._path = socket_path(path)
-        self._calls = Calls(self._path, timeout, pool_size, retries)
+        self._calls = Pipeline(self._path, timeout, pool_size, retries)
         self._one = self._calls.one
 
     def __repr__(self) -> str:
@@ -173,6 +173,16 @@ class Client:
     ) -> list[bytes | None] | list[bytes | SidecarError | None]:
         """The same values under the active data key; None stays None. See `encrypt_many`."""
         return self._many(wire.REENCRYPT, keyring, envelopes, context, on_error)
+
+    def pipeline(self, requests: Sequence[Job]) -> list[Results | KeysideError]:
+        """Several requests in one round trip, for results whose rows need different keyrings, partitions or
+        operations.
+
+        Each comes back in its place as a list, with errors in the places of failed items, or as the error of the
+        whole request. `keyside.batches.Job` describes a request.
+        """
+        outcomes = self._calls.pipeline(list(requests))
+        return [settle_outcome(outcome) for outcome in outcomes]
 
     def _many(
         self, op: int, keyring: str, values: Sequence[Value], context: Contexts, on_error: OnError

@@ -142,6 +142,18 @@ class Connection:
             raise PeerGone("the sidecar closed the connection") from None
         return memoryview(self._rest(memoryview(self._buffer)[:size], ceiling, deadline))[4:]
 
+    def some(self) -> bytes:
+        """Whatever has come of one or several answers, as soon as there is anything. Raises PeerGone at the end."""
+        try:
+            received: bytes = self._recv(_BUFFER)
+        except BlockingIOError:
+            raise _late() from None
+        except OSError:
+            received = b""
+        if not received:
+            raise PeerGone("the sidecar closed the connection")
+        return received
+
     def _rest(self, begun: bytes | memoryview, ceiling: int, deadline: float) -> bytes | bytearray | memoryview:
         """The whole frame that `begun` is the beginning of."""
         if not begun:

@@ -7,8 +7,8 @@ connection. Queue it on `Twin.faults`; the next request takes it.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from tests.twin import frames
-from tests.twin.frames import Code, Request
+from keyside.testing import frames
+from keyside.testing.frames import Code, Request
 
 Fault = Callable[[Request, bytes, asyncio.StreamWriter], Awaitable[None]]
 

@@ -1,6 +1,6 @@
 """A whole sidecar in plain Python: fixed keys, every operation, the wire protocol on a Unix socket, faults on demand.
 
-By hand: python -m tests.twin.server PATH
+By hand: python -m keyside.testing.server PATH
 """
 
 import asyncio
@@ -11,14 +11,14 @@ import secrets
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.twin import envelope, frames
-from tests.twin.faults import Fault
-from tests.twin.frames import Code, Op, Refusal, Request
+from keyside.testing import envelope, frames
+from keyside.testing.faults import Fault
+from keyside.testing.frames import Code, Op, Refusal, Request
 
 
 @dataclass(frozen=True)
@@ -48,20 +48,26 @@ def key_id_of(scope: str, version: int) -> int:
 
 
 class Vault:
-    """Keyrings and data keys, and what each operation does to one item."""
+    """Keyrings and data keys, and what each operation does to one item.
 
-    def __init__(self) -> None:
+    `keyrings`: None serves every name, each with and without partitions.
+    """
+
+    def __init__(self, keyrings: Mapping[str, Keyring] | None = KEYRINGS) -> None:
+        self.keyrings = keyrings
         self.versions: dict[str, int] = {}
         self.known: dict[int, tuple[str, int]] = {}
 
-    def check_scope(self, op: Op, scope: str) -> Keyring:
+    def check_scope(self, op: Op, scope: str) -> None:
+        """Raises RefusedError."""
         name, slash, _ = scope.partition("/")
-        keyring = KEYRINGS.get(name)
+        if self.keyrings is None:
+            return
+        keyring = self.keyrings.get(name)
         if keyring is None or (slash and not keyring.partitioned):
             raise RefusedError(Code.UNKNOWN_KEYRING)
         if keyring.partitioned and not slash and op != Op.BLIND_INDEX:
             raise RefusedError(Code.UNKNOWN_KEYRING)
-        return keyring
 
     def rotate(self, scope: str) -> None:
         """A fresh active data key for the scope."""
@@ -93,7 +99,7 @@ class Vault:
         return self.encrypt(scope, context, plaintext)
 
     def blind_index(self, scope: str, context: bytes | None, value: bytes) -> bytes:
-        bits = KEYRINGS[scope.partition("/")[0]].index_bits
+        bits = (self.keyrings or {}).get(scope.partition("/")[0], Keyring()).index_bits
         return envelope.blind_index(key_of(scope, "index"), context, value, bits)
 
     def answer(self, request: Request, max_frame: int) -> bytes:
@@ -119,10 +125,15 @@ class Vault:
 class Twin:
     """One listening twin: `requests` and `connections` tell what clients did, `faults` is the queue of faults."""
 
-    def __init__(self, path: str | Path, max_frame: int = frames.MAX_FRAME) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        max_frame: int = frames.MAX_FRAME,
+        keyrings: Mapping[str, Keyring] | None = KEYRINGS,
+    ) -> None:
         self.path = str(path)
         self.max_frame = max_frame
-        self.vault = Vault()
+        self.vault = Vault(keyrings)
         self.requests: list[Request] = []
         self.refusals: list[Refusal] = []
         self.connections = 0
@@ -193,8 +204,13 @@ class Twin:
 class ThreadedTwin:
     """A twin in a thread of its own, for tests that block; they may read its attributes."""
 
-    def __init__(self, path: str | Path, max_frame: int = frames.MAX_FRAME) -> None:
-        self.twin = Twin(path, max_frame)
+    def __init__(
+        self,
+        path: str | Path,
+        max_frame: int = frames.MAX_FRAME,
+        keyrings: Mapping[str, Keyring] | None = KEYRINGS,
+    ) -> None:
+        self.twin = Twin(path, max_frame, keyrings)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="twin", daemon=True)
 
@@ -213,9 +229,11 @@ class ThreadedTwin:
 
 
 @contextlib.contextmanager
-def running(path: str | Path, max_frame: int = frames.MAX_FRAME) -> Iterator[Twin]:
+def running(
+    path: str | Path, max_frame: int = frames.MAX_FRAME, keyrings: Mapping[str, Keyring] | None = KEYRINGS
+) -> Iterator[Twin]:
     """A twin that serves while the block runs."""
-    threaded = ThreadedTwin(path, max_frame)
+    threaded = ThreadedTwin(path, max_frame, keyrings)
     threaded.start()
     try:
         yield threaded.twin

@@ -1,0 +1,68 @@
+"""Encrypted columns, free of any ORM: what is declared, how a chunk of rows is read or written in one round trip.
+
+`keyside.sqlalchemy` and `keyside.django` stand on this; docs/orm/foundations.md tells how.
+"""
+
+from keyside.fields.batch import Stored, open_chunk, open_one, seal
+from keyside.fields.declaration import Field, Index, OnFieldError, Partition, Place, Stage, Storage, stage_of
+from keyside.fields.errors import (
+    BatchingOff,
+    BindingMissing,
+    FieldError,
+    FieldRefused,
+    FieldUnavailable,
+    FieldUnreadable,
+    FieldUnwritable,
+    NotInstalled,
+    NotSearchable,
+    UnbatchedCall,
+    UnbatchedWarning,
+)
+from keyside.fields.exchange import Replies, Send, Unbatched, counted, note_round_trip, note_unbatched, sender
+from keyside.fields.normalize import Normalization, Normalize, last, normalization
+from keyside.fields.placeholder import MASK, Placeholder
+from keyside.fields.scope import FromContext, context, current, from_context, partition_text
+
+__all__ = [
+    "MASK",
+    "BatchingOff",
+    "BindingMissing",
+    "Field",
+    "FieldError",
+    "FieldRefused",
+    "FieldUnavailable",
+    "FieldUnreadable",
+    "FieldUnwritable",
+    "FromContext",
+    "Index",
+    "Normalization",
+    "Normalize",
+    "NotInstalled",
+    "NotSearchable",
+    "OnFieldError",
+    "Partition",
+    "Place",
+    "Placeholder",
+    "Replies",
+    "Send",
+    "Stage",
+    "Storage",
+    "Stored",
+    "Unbatched",
+    "UnbatchedCall",
+    "UnbatchedWarning",
+    "context",
+    "counted",
+    "current",
+    "from_context",
+    "last",
+    "normalization",
+    "note_round_trip",
+    "note_unbatched",
+    "open_chunk",
+    "open_one",
+    "partition_text",
+    "seal",
+    "sender",
+    "stage_of",
+]

@@ -1,0 +1,263 @@
+"""Whole chunks of rows in one round trip, whatever their columns, keyrings, partitions and contexts.
+
+open_chunk([Stored(field, stored, keys, partitions), …], send)     what a fetched chunk holds, as lists of values
+seal(placeholders, send)                                           fills in what the database gets
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeAlias
+
+from keyside import wire
+from keyside.batches import Job, Results
+from keyside.errors import Denied, KeyDisabled, KeysideError, SidecarError, UnknownKeyring
+from keyside.fields.declaration import Field, Index, Place
+from keyside.fields.errors import FieldError, FieldRefused, FieldUnavailable, FieldUnreadable
+from keyside.fields.exchange import Send
+from keyside.fields.placeholder import Placeholder
+from keyside.values import InvalidValue
+
+Key: TypeAlias = "tuple[Any, ...]"
+
+
+@dataclass
+class Stored:
+    """One encrypted column of a chunk of rows, as the driver returned it (text or bytes; None is NULL)."""
+
+    field: Field
+    stored: Sequence[Any]
+    keys: Sequence[Key] | None = None
+    """Values of `field.bind`, a tuple a row; None when the rows do not tell them. Also named in errors."""
+    partitions: Sequence[Any] | None = None
+    """Values of the partition's column, one a row; None when the rows do not tell them."""
+
+    def key(self, row: int) -> Key | None:
+        return None if self.keys is None else self.keys[row]
+
+
+@dataclass
+class _Run:
+    """Items of one column that go into the same request."""
+
+    place: Place
+    items: list[wire.Value]
+    context: wire.Contexts
+    rows: Sequence[int]
+    column: int = 0
+    """The position of the column in its chunk."""
+
+
+class _Requests:
+    """Runs gathered into one request an operation and scope, and taken apart again."""
+
+    def __init__(self) -> None:
+        self._runs: dict[tuple[int, str], list[_Run]] = {}
+
+    def add(self, op: int, scope: str, run: _Run) -> None:
+        self._runs.setdefault((op, scope), []).append(run)
+
+    def send(self, send: Send) -> list[tuple[_Run, Results]]:
+        """The results of each run. Raises FieldUnavailable, FieldRefused."""
+        if not self._runs:
+            return []
+        jobs = [Job(op, scope, *_joined(runs)) for (op, scope), runs in self._runs.items()]
+        try:
+            replies = send(jobs)
+        except KeysideError as error:
+            _raise_refusal(next(iter(self._runs.values()))[0].place, error)
+        settled = []
+        for runs, reply in zip(self._runs.values(), replies, strict=True):
+            if isinstance(reply, KeysideError):
+                _raise_refusal(runs[0].place, reply)
+            start = 0
+            for run in runs:
+                settled.append((run, reply if len(runs) == 1 else reply[start : start + len(run.items)]))
+                start += len(run.items)
+        return settled
+
+
+def open_chunk(columns: Sequence[Stored], send: Send) -> list[list[Any]]:
+    """The values of each column, in the order of the rows. One round trip, none when every value is NULL.
+
+    Raises FieldUnreadable (unless the field's on_error is "none"), FieldUnavailable, FieldRefused, BindingMissing.
+    """
+    requests = _Requests()
+    opened: list[list[Any]] = [[None] * len(column.stored) for column in columns]
+    for number, column in enumerate(columns):
+        for scope, run in _runs_of(column, opened[number]):
+            run.column = number
+            requests.add(wire.DECRYPT, scope, run)
+    for run, results in requests.send(send):
+        _decode(columns[run.column], run.rows, results, opened[run.column])
+    return opened
+
+
+def open_one(field: Field, stored: Any, send: Send) -> Any:
+    """The value of one stored value whose row is not known."""
+    return open_chunk([Stored(field, [stored])], send)[0][0]
+
+
+def seal(placeholders: Sequence[Placeholder], send: Send) -> None:
+    """Fill in `sealed` of each placeholder. One round trip for all of them.
+
+    Raises FieldUnwritable, FieldUnavailable, FieldRefused, BindingMissing; then nothing of the statement was sent.
+    """
+    requests = _Requests()
+    for place, partition, numbers in _grouped(placeholders):
+        scope = place.scope(partition)
+        if isinstance(place, Field):
+            items: list[wire.Value] = [place.encode(placeholders[n].value, placeholders[n].key) for n in numbers]
+            context: wire.Contexts = place.prefix
+            if place.bind:
+                context = [place.row_context(placeholders[n].key) for n in numbers]
+            requests.add(wire.ENCRYPT, scope, _Run(place, items, context, numbers))
+        elif isinstance(place, Index):
+            indexed: list[wire.Value] = [place.encode(placeholders[n].value) for n in numbers]
+            requests.add(wire.BLIND_INDEX, scope, _Run(place, indexed, place.prefix, numbers))
+    for run, results in requests.send(send):
+        for number, result in zip(run.rows, results, strict=True):
+            placeholder = placeholders[number]
+            if isinstance(result, SidecarError):
+                _raise_refusal(run.place, result, placeholder.key)
+            if isinstance(run.place, Field):
+                assert result is not None  # the answer was checked: NULLs only where the request has them
+                placeholder.sealed = run.place.to_stored(result)
+            else:
+                placeholder.sealed = result
+
+
+def _grouped(placeholders: Sequence[Placeholder]) -> list[tuple[Place, Any, list[int]]]:
+    """Positions of the placeholders that share a place and a partition."""
+    groups: dict[tuple[int, Any], tuple[Place, Any, list[int]]] = {}
+    for number, placeholder in enumerate(placeholders):
+        place = placeholder.place
+        partition = None if place.partition is None else placeholder.partition
+        try:
+            # by identity: the hash of a declaration costs more than the rest of this
+            group = groups.get((id(place), partition))
+        except TypeError:
+            place.scope(partition)  # says that such a value chooses no partition
+            raise
+        if group is None:
+            group = groups[id(place), partition] = (place, partition, [])
+        group[2].append(number)
+    return list(groups.values())
+
+
+def _joined(runs: list[_Run]) -> tuple[wire.Contexts, list[wire.Value]]:
+    if len(runs) == 1:
+        return runs[0].context, runs[0].items
+    contexts: list[wire.Context] = []
+    items: list[wire.Value] = []
+    for run in runs:
+        if isinstance(run.context, list):
+            contexts += run.context
+        else:
+            assert isinstance(run.context, bytes)  # a place's prefix
+            contexts += [run.context] * len(run.items)
+        items += run.items
+    return contexts, items
+
+
+def _runs_of(column: Stored, opened: list[Any]) -> list[tuple[str, _Run]]:
+    """The column's ciphertexts by scope; plaintexts of a column that is being migrated go straight to `opened`."""
+    field = column.field
+    rows: Sequence[int] = range(len(column.stored))
+    if field.stage.reads_plaintext:
+        rows = _without_plaintext(column, opened)
+    if not any(column.stored[row] is not None for row in rows):
+        return []
+    if field.partition is None or column.partitions is None:
+        if field.bind:
+            rows = [row for row in rows if column.stored[row] is not None]
+        return [(field.scope(None), _run(column, rows))]
+    by_partition: dict[Any, list[int]] = {}
+    for row in rows:
+        if column.stored[row] is not None:
+            by_partition.setdefault(column.partitions[row], []).append(row)
+    return [(field.scope(partition), _run(column, some)) for partition, some in by_partition.items()]
+
+
+def _without_plaintext(column: Stored, opened: list[Any]) -> list[int]:
+    field, rows = column.field, []
+    for row, stored in enumerate(column.stored):
+        if stored is None or field.is_envelope(stored):
+            rows.append(row)
+            continue
+        try:
+            opened[row] = field.from_plaintext(stored)
+        except (TypeError, ValueError):
+            message = "holds neither ciphertext nor a plaintext of the column's type"
+            raise FieldUnreadable(message, field.table, field.column, column.key(row)) from None
+    return rows
+
+
+def _run(column: Stored, rows: Sequence[int]) -> _Run:
+    field, stored = column.field, column.stored
+    whole = len(rows) == len(stored)
+    chosen = stored if whole else [stored[row] for row in rows]
+    if field.storage == "bytes" and set(map(type, chosen)) <= {bytes, type(None)}:
+        items = list(chosen)
+    else:
+        items = [
+            None if one is None else field.to_envelope(one, column.key(row))
+            for row, one in zip(rows, chosen, strict=True)
+        ]
+    context: wire.Contexts = field.prefix
+    if field.bind:
+        keys = column.keys
+        context = [field.row_context(None if keys is None else keys[row]) for row in rows]
+    return _Run(field, items, context, rows)
+
+
+def _decode(column: Stored, rows: Sequence[int], results: Results, opened: list[Any]) -> None:
+    decode: Callable[[bytes], Any] = column.field.from_bytes
+    if len(rows) == len(opened) and set(map(type, results)) == {bytes}:
+        try:
+            opened[:] = map(decode, results)  # type: ignore[arg-type]  # all are bytes: seen one line above
+        except (InvalidValue, TypeError, ValueError):
+            opened[:] = [None] * len(opened)  # one by one below, to find out which
+        else:
+            return
+    for row, result in zip(rows, results, strict=True):
+        if isinstance(result, SidecarError):
+            _check_unopened(column, row, result)
+        elif result is not None:
+            try:
+                opened[row] = decode(result)
+            except (InvalidValue, TypeError, ValueError):
+                _check_unopened(column, row, None)
+
+
+def _check_unopened(column: Stored, row: int, error: SidecarError | None) -> None:
+    """Let a value that does not open, or (no error) does not decode, be None where the column allows it. Raises
+    otherwise."""
+    field, key = column.field, column.key(row)
+    if error is not None and (error.retryable or isinstance(error, Denied)):
+        _raise_refusal(field, error, key)
+    if field.on_error == "none":
+        return
+    if error is None:
+        message = "opens, but is not the encoding of the column's type"
+    elif isinstance(error, KeyDisabled):
+        message = "its data key was disabled or destroyed"
+    else:
+        message = (
+            "does not open; it was tampered with, encrypted for another row, column or partition, or with another key"
+        )
+    raise FieldUnreadable(message, field.table, field.column, key) from error
+
+
+def _raise_refusal(place: Place, error: KeysideError, key: Key | None = None) -> NoReturn:
+    """The error of a request that failed as a whole, or of an item that cannot be written."""
+    if isinstance(error, FieldError):
+        raise error
+    if error.retryable:
+        message = "the sidecar cannot be asked now; nothing was written, try again"
+        raise FieldUnavailable(message, place.table, place.column, key) from error
+    if isinstance(error, UnknownKeyring):
+        message = f"the keyring {place.keyring!r} does not exist, or is not partitioned as the column declares"
+        raise FieldRefused(message, place.table, place.column, key) from error
+    raise FieldRefused(f"the sidecar refused ({error})", place.table, place.column, key) from error
