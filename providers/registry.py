@@ -73,6 +73,7 @@ BUILT: Final[Mapping[str, Entry]] = {
     "GCP_KMS": Entry("providers.gcp", acts_on=_CALL_BOUNDS | _OVER_TLS | {"connection.partition"}),
     "LUNA_HSM": Entry("providers.pkcs11", acts_on=_CALL_BOUNDS | _TOKEN),
     "THALES_HSM": Entry("providers.pkcs11", acts_on=_CALL_BOUNDS | _TOKEN),
+    "VAULT_TRANSIT": Entry("providers.vault", acts_on=_CALL_BOUNDS | _OVER_TLS - {"connection.region"}),
 }
 VOCABULARY: Final = ("LOCAL", "AWS_KMS", "AZURE_KEY_VAULT", "GCP_KMS", "LUNA_HSM", "THALES_HSM", "VAULT_TRANSIT")
 

@@ -25,6 +25,7 @@ LAUNCHERS: Final[Mapping[str, str]] = {
     "GCP_KMS": "tests.servers.gcp",
     "LUNA_HSM": "tests.servers.softhsm",
     "THALES_HSM": "tests.servers.softhsm",
+    "VAULT_TRANSIT": "tests.servers.openbao",
 }
 """The module of each provider's service."""
 
