@@ -29,8 +29,9 @@ _PLACES: Final = {
 
 async def compliance(service: CloudKms, key: str, mechanism: str) -> ComplianceInfo:
     """Ask for `key` and its primary version. Raises Denied without roles/cloudkms.viewer."""
-    shown = await service.call("get_crypto_key", {"name": key})
-    version = await service.call("get_crypto_key_version", {"name": shown.primary.name or f"{key}/cryptoKeyVersions/1"})
+    shown = await service.call("get_crypto_key", {"name": key}, key)
+    name = shown.primary.name or f"{key}/cryptoKeyVersions/1"
+    version = await service.call("get_crypto_key_version", {"name": name}, name)
     place = _PLACES.get(version.protection_level, _ELSEWHERE)
     return ComplianceInfo(
         key_storage=f"{place.storage} ({shown.name})",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
@@ -116,7 +116,7 @@ class KeyLifecycle:
         found: list[str] = []
         request = {"parent": key, "page_size": 1000, "page_token": ""}
         while True:
-            page = await self._service.call("list_crypto_key_versions", request)
+            page = await self._service.call("list_crypto_key_versions", request, key)
             found += [version.name for version in page.crypto_key_versions if version.state not in _GONE]
             if not page.next_page_token:
                 return found
@@ -190,8 +190,9 @@ class KeyLifecycle:
             raise Timeout(f"{what} {name} is still not ready after {READY_WITHIN:g} s: import anew later") from error
         return found
 
-    async def _call(self, method: str, request: Any) -> Any:
-        return await self._bounded(method, lambda: self._service.call(method, request))
+    async def _call(self, method: str, request: Mapping[str, Any]) -> Any:
+        resource = next(str(request[part]) for part in ("name", "parent", "resource") if part in request)
+        return await self._bounded(method, lambda: self._service.call(method, request, resource))
 
 
 def wrap_material(public_key: bytes, material: bytearray) -> bytes:

@@ -142,14 +142,14 @@ class GcpProvider(Backend, GeneratesKeys, ImportsKeys, DeletesKeys, Encrypts, Si
     async def _unwrap(self, wrapped: WrappedKey, context: WrapContext) -> bytearray:
         if wrapped.mechanism != MECHANISM:
             raise ForeignWrap(f"GCP_KMS knows no mechanism {wrapped.mechanism!r}: this wrap was made by something else")
-        service, key = self._open_service(), names.crypto_key(wrapped.kek, self._ring)
+        key = wrapped.kek.partition("/cryptoKeyVersions/")[0]
         # whoever can write the keystore could otherwise name a key of their own, and a data key that they know
         if key not in self._unwraps:
             raise NotFound(
                 f"this data key was wrapped under {wrapped.kek!r}, which is neither hsm.kek nor one of "
                 "hsm.retiredKeks: name it there if it is yours"
             )
-        return await service.decrypt(key, wrapped.blob, context.authenticated())
+        return await self._open_service().decrypt(key, wrapped.blob, context.authenticated())
 
     async def encrypt(
         self, plaintext: bytes | bytearray, associated_data: bytes = b"", *, key: str | None = None

@@ -7,8 +7,10 @@ from typing import Any
 
 from google.api_core.exceptions import GoogleAPICallError
 from google.cloud.kms_v1 import KeyManagementServiceAsyncClient
+from google.cloud.kms_v1.types import DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse
+from google.protobuf.wrappers_pb2 import Int64Value
 
-from providers.errors import CredentialsInvalid, ProviderError, Unavailable
+from providers.errors import CredentialsInvalid, Unavailable
 from providers.gcp import integrity, names
 from providers.gcp.channels import Channels
 from providers.gcp.failures import failure
@@ -47,69 +49,70 @@ class CloudKms:
     async def encrypt(self, key: str, plaintext: bytes | bytearray, associated_data: bytes) -> tuple[str, bytes]:
         """Encrypt under the primary version of `key`. Returns the version's name and the ciphertext."""
         copy = bytes(memoryview(plaintext))  # the SDK takes bytes, and these can be wiped
-        request: dict[str, Any] = {
-            "name": key,
-            "plaintext": copy,
-            "plaintext_crc32c": integrity.checksum(copy),
-            **_authenticated(associated_data),
-        }
         try:
-            answer = await self.call("encrypt", request)
+            request = _message(
+                EncryptRequest,
+                associated_data,
+                name=key,
+                plaintext=copy,
+                plaintext_crc32c=Int64Value(value=integrity.checksum(copy)),
+            )
         finally:
-            del request["plaintext"]
             wipe(copy)
+        answer = EncryptResponse.pb(await self.call("encrypt", request, key))
         integrity.require_verified(answer.verified_plaintext_crc32c, "plaintext")
         if associated_data:
             integrity.require_verified(answer.verified_additional_authenticated_data_crc32c, "associated data")
         ciphertext = answer.ciphertext
-        integrity.require_same(ciphertext, answer.ciphertext_crc32c, "ciphertext")
+        integrity.require_same(ciphertext, _announced(answer, "ciphertext_crc32c"), "ciphertext")
         return require_of(key, answer.name), ciphertext
 
     async def decrypt(self, key: str, ciphertext: bytes, associated_data: bytes) -> bytearray:
         """Decrypt under whichever version of `key` made `ciphertext`. Raises Tampered; the caller wipes the result."""
-        request = {
-            "name": key,
-            "ciphertext": ciphertext,
-            "ciphertext_crc32c": integrity.checksum(ciphertext),
-            **_authenticated(associated_data),
-        }
-        answer = await self.call("decrypt", request, decrypting=True)
+        request = _message(
+            DecryptRequest,
+            associated_data,
+            name=key,
+            ciphertext=ciphertext,
+            ciphertext_crc32c=Int64Value(value=integrity.checksum(ciphertext)),
+        )
+        answer = DecryptResponse.pb(await self.call("decrypt", request, key, decrypting=True))
         plaintext = answer.plaintext  # the message makes a new object each time it is asked
         try:
-            integrity.require_same(plaintext, answer.plaintext_crc32c, "plaintext")
+            integrity.require_same(plaintext, _announced(answer, "plaintext_crc32c"), "plaintext")
             return bytearray(plaintext)
         finally:
             wipe(plaintext)
 
     async def permissions(self, key: str, *wanted: str) -> frozenset[str]:
         """Those of `wanted` that the caller has on `key`: none of them when there is no such key. Free of charge."""
-        answer = await self.call("test_iam_permissions", {"resource": key, "permissions": list(wanted)})
+        answer = await self.call("test_iam_permissions", {"resource": key, "permissions": list(wanted)}, key)
         return frozenset(answer.permissions)
 
     async def primary_state(self, key: str) -> str:
         """The state of the version of `key` that encrypts: `ENABLED`, `DISABLED` ...; free of charge."""
-        found = await self.call("get_crypto_key", {"name": key})
+        found = await self.call("get_crypto_key", {"name": key}, key)
         return str(found.primary.state.name)
 
-    async def call(self, method: str, request: Any, *, decrypting: bool = False) -> Any:
+    async def call(self, method: str, request: Any, resource: str, *, decrypting: bool = False) -> Any:
         """Call one method of the SDK's client, once more with a new token when the service refuses the first.
 
-        Raises ProviderError.
+        `resource` is what an error names. Raises ProviderError.
         """
         token = await self._token.get()
         try:
-            return await self._attempt(method, request, token, decrypting)
+            return await self._attempt(method, request, resource, token, decrypting)
         except CredentialsInvalid:
             if not self._token.refused(token):
                 raise
-        return await self._attempt(method, request, await self._token.get(), decrypting)
+        return await self._attempt(method, request, resource, await self._token.get(), decrypting)
 
     async def close(self) -> None:
         """Close all channels."""
         await self._token.close()
         await self._pool.close()
 
-    async def _attempt(self, method: str, request: Any, token: Issued, decrypting: bool) -> Any:
+    async def _attempt(self, method: str, request: Any, resource: str, token: Issued, decrypting: bool) -> Any:
         metadata = (("authorization", f"Bearer {token.token}"),)
         async with self._pool.lease() as client:
             try:
@@ -118,11 +121,7 @@ class CloudKms:
                     request=request, retry=None, timeout=self._timeout, metadata=metadata
                 )
             except GoogleAPICallError as error:
-                raise self._failure(error, method, request, decrypting) from None
-
-    def _failure(self, error: GoogleAPICallError, method: str, request: Any, decrypting: bool) -> ProviderError:
-        resource = next((str(request[part]) for part in ("name", "parent", "resource") if part in request), "?")
-        return failure(error, method, resource, decrypting=decrypting)
+                raise failure(error, method, resource, decrypting=decrypting) from None
 
 
 def require_of(key: str, version: str) -> str:
@@ -132,11 +131,17 @@ def require_of(key: str, version: str) -> str:
     return version
 
 
-def _authenticated(associated_data: bytes) -> dict[str, Any]:
-    """The fields of a request; without associated data there is nothing that a checksum could be of."""
-    if not associated_data:
-        return {}
-    return {
-        "additional_authenticated_data": associated_data,
-        "additional_authenticated_data_crc32c": integrity.checksum(associated_data),
-    }
+def _message(kind: Any, associated_data: bytes, **fields: Any) -> Any:
+    """A request made of the plain message: proto-plus takes a tenth of a whole call to look at each field.
+
+    Without associated data there is nothing that a checksum could be of.
+    """
+    if associated_data:
+        fields["additional_authenticated_data"] = associated_data
+        fields["additional_authenticated_data_crc32c"] = Int64Value(value=integrity.checksum(associated_data))
+    return kind.wrap(kind.pb()(**fields))
+
+
+def _announced(answer: Any, field: str) -> int | None:
+    """The checksum in an answer, when there is one."""
+    return int(getattr(answer, field).value) if answer.HasField(field) else None

@@ -30,7 +30,7 @@ class Signing:
         """An ECDSA signature, ASN.1 DER. Raises NotFound, KeyDisabled."""
         digest = hashlib.sha256(data).digest()
         request = {"name": version, "digest": {"sha256": digest}, "digest_crc32c": integrity.checksum(digest)}
-        answer = await self._service.call("asymmetric_sign", request)
+        answer = await self._service.call("asymmetric_sign", request, version)
         integrity.require_verified(answer.verified_digest_crc32c, "digest")
         integrity.require_same(answer.signature, answer.signature_crc32c, "signature")
         if answer.name != version:
@@ -51,7 +51,7 @@ class Signing:
         if (known := self._keys.get(version)) is not None:
             self._keys.move_to_end(version)
             return known
-        answer = await self._service.call("get_public_key", {"name": version})
+        answer = await self._service.call("get_public_key", {"name": version}, version)
         pem = answer.pem.encode()
         integrity.require_same(pem, answer.pem_crc32c, "public key")
         key = serialization.load_pem_public_key(pem)

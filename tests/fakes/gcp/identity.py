@@ -42,6 +42,7 @@ class Identity:
         self.permissions: dict[str, frozenset[str]] = {}
         self.tokens: dict[str, Issued] = {}
         self.seen: set[str] = set()
+        self._verified: dict[str, tuple[str, float]] = {}  # JWTs whose signature was good, and their ends
         self._revoked: set[str] = set()
         self._accounts: dict[str, rsa.RSAPublicKey] = {}
         self.subject_token = secrets.token_urlsafe(24)  # what a workload's own platform gave it
@@ -88,7 +89,11 @@ class Identity:
             if issued.expires_at < time.time():
                 raise Refusal("UNAUTHENTICATED", _EXPIRED, reason="ACCESS_TOKEN_EXPIRED")
             return issued.principal
-        return self._account_of(token)
+        email, expires_at = self._verified.get(token) or self._account_of(token)
+        if expires_at < time.time():
+            raise Refusal("UNAUTHENTICATED", _EXPIRED, reason="ACCESS_TOKEN_EXPIRED")
+        self._verified[token] = email, expires_at
+        return email
 
     def may(self, principal: str, permission: str) -> bool:
         granted = self.permissions.get(principal, self.permissions.get("*"))
@@ -107,8 +112,8 @@ class Identity:
         """Everybody has these permissions and no others; None: everybody may do everything."""
         self.permissions = {} if permissions is None else {"*": frozenset(permissions)}
 
-    def _account_of(self, token: str) -> str:
-        """The service account that signed `token`, a JWT with our audience or scopes."""
+    def _account_of(self, token: str) -> tuple[str, float]:
+        """The service account that signed `token`, a JWT with our audience or scopes, and its end."""
         try:
             signed, _, signature = token.rpartition(".")
             claims = json.loads(_decoded(signed.partition(".")[2]))
@@ -117,9 +122,9 @@ class Identity:
         except (ValueError, KeyError, TypeError, InvalidSignature):
             raise Refusal("UNAUTHENTICATED", _EXPIRED, reason="ACCESS_TOKEN_TYPE_UNSUPPORTED") from None
         scoped = bool(set(claims.get("scope", "").split()) & set(SCOPES))
-        if not (scoped or claims.get("aud") == AUDIENCE) or claims["exp"] < time.time():
-            raise Refusal("UNAUTHENTICATED", _EXPIRED, reason="ACCESS_TOKEN_EXPIRED")
-        return str(email)
+        if not (scoped or claims.get("aud") == AUDIENCE):
+            raise Refusal("UNAUTHENTICATED", _EXPIRED, reason="ACCESS_TOKEN_TYPE_UNSUPPORTED")
+        return str(email), float(claims["exp"])
 
 
 def _decoded(text: str) -> bytes:
