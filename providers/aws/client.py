@@ -30,11 +30,12 @@ from botocore.parsers import ResponseParserError
 from providers.aws.credentials import authorities, open_session, quick
 from providers.aws.names import addressed, is_key_arn, recorded, region_of
 from providers.aws.options import AwsOptions
-from providers.aws.refusals import DRY_RUN_SUCCEEDED, Asked, malformed, refusal
+from providers.aws.refusals import DRY_RUN_SUCCEEDED, Asked, foreign_ciphertext, malformed, refusal
 from providers.aws.transport import Transport, session_class
 from providers.errors import (
     ConfigurationInvalid,
     CredentialsInvalid,
+    Denied,
     Problem,
     ProviderError,
     Tampered,
@@ -102,14 +103,17 @@ class KmsClient:
                     http_session_cls=session_class(transport, AioAWSResponse),
                     parameter_validation=False,  # ours are right; each check costs as much as a signature
                     user_agent="keyside",  # otherwise composed anew at each call
-                    warm_up_loader_caches=True,  # the service's model is read on a thread
                     use_fips_endpoint=options.use_fips_endpoint,
                 ),
             ).__aenter__()
         except (ClientError, BotoCoreError, ValueError) as error:
             raise _translated(error, Asked("CreateClient", options.kek, "")) from None
         client.meta.events.register("after-call.kms", _wipe_answer)
-        transport.aim(client.meta.endpoint_url, await asyncio.to_thread(client_context, options.connection.tls, base))
+        endpoint: str = client.meta.endpoint_url
+        tls = None
+        if endpoint.startswith("https:"):
+            tls = await asyncio.to_thread(client_context, options.connection.tls, base)
+        transport.aim(endpoint, tls)
         return cls(options, base, session, client)
 
     async def encrypt(self, key: str, plaintext: bytes | bytearray, context: Mapping[str, str]) -> Sealed:
@@ -124,9 +128,13 @@ class KmsClient:
 
     async def decrypt(self, key: str, blob: bytes, context: Mapping[str, str]) -> bytearray:
         """Undo `encrypt`; the caller wipes the result."""
-        answer = await self.call(
-            "decrypt", key, KeyId=addressed(key, self.region), CiphertextBlob=blob, EncryptionContext=context
-        )
+        try:
+            answer = await self.call(
+                "decrypt", key, KeyId=addressed(key, self.region), CiphertextBlob=blob, EncryptionContext=context
+            )
+        except Denied:
+            await self._require_denial(key, context)
+            raise
         plaintext = answer.get("Plaintext")
         if not isinstance(plaintext, bytes) or not 0 < len(plaintext) <= MAX_PLAINTEXT_BYTES:
             raise malformed("Decrypt", "no plaintext")
@@ -156,9 +164,12 @@ class KmsClient:
             deletion_at=facts.get("DeletionDate"),
         )
 
-    async def may_decrypt(self, key: str) -> None:
-        """Return when Decrypt with `key` is permitted, decrypting nothing. Raises what Decrypt would."""
-        await self._dry_run("decrypt", key, DryRunModifiers=["IGNORE_CIPHERTEXT"], EncryptionContext=_DRY_RUN_CONTEXT)
+    async def may_decrypt(self, key: str, context: Mapping[str, str] = _DRY_RUN_CONTEXT) -> None:
+        """Return when Decrypt with `key` is permitted, decrypting nothing. Raises what Decrypt would.
+
+        Raises InputRefused where the service has no dry run that needs no ciphertext.
+        """
+        await self._dry_run("decrypt", key, DryRunModifiers=["IGNORE_CIPHERTEXT"], EncryptionContext=context)
 
     async def may_encrypt(self, key: str) -> None:
         """Return when Encrypt with `key` is permitted. Raises what Encrypt would."""
@@ -192,12 +203,24 @@ class KmsClient:
                 region_name=self.region,
                 endpoint_url=endpoint,
                 verify=authorities(self._options, self._base),
-                config=quick(self._options, warm_up_loader_caches=True),
+                config=quick(self._options),
             ) as client:
                 answer: dict[str, Any] = await getattr(client, operation)(**parameters)
         except (ClientError, BotoCoreError, ValueError, KeyError) as error:
             raise _translated(error, asked) from None
         return answer
+
+    async def _require_denial(self, key: str, context: Mapping[str, str]) -> None:
+        """Raise Tampered when the caller may decrypt with `key` after all.
+
+        AWS KMS also answers AccessDenied to a ciphertext that names a key which the caller may not see, or which does
+        not exist: only that of a changed ciphertext does.
+        """
+        try:
+            await self.may_decrypt(key, context)
+        except ProviderError:
+            return  # denied indeed, or nobody can tell
+        raise foreign_ciphertext(key)
 
     async def _dry_run(self, operation: str, key: str, **parameters: Any) -> None:
         asked = Asked(_CAPITALS[operation], key, self.region)

@@ -1,4 +1,4 @@
-"""Sessions of the SDK, by type of credentials. Imports the SDK."""
+"""Sessions of the SDK, by type of credentials. Imports the SDK and reads its descriptions of services: on a thread."""
 
 from __future__ import annotations
 
@@ -14,8 +14,24 @@ from botocore import UNSIGNED
 from providers.aws.options import AccessKey, AccessKeyData, AwsOptions, RoleData
 from providers.errors import CredentialsInvalid
 
+_MODELS: Final = ("service-2", "endpoint-rule-set-1")
+_COMMON_DATA: Final = ("_retry", "endpoints", "partitions", "sdk-default-configuration")
+
 ASSUME_ROLE: Final = "assume-role"
 WEB_IDENTITY: Final = "assume-role-with-web-identity"
+
+
+def _descriptions() -> Any:
+    """botocore's descriptions of services, read once a process: later clients open in milliseconds."""
+    loader = AioSession().get_component("data_loader")
+    for kind in _MODELS:
+        loader.load_service_model("kms", kind)
+    for name in _COMMON_DATA:
+        loader.load_data(name)
+    return loader
+
+
+_LOADER: Final = _descriptions()
 
 
 def open_session(options: AwsOptions, base: Path) -> AioSession:
@@ -26,11 +42,11 @@ def open_session(options: AwsOptions, base: Path) -> AioSession:
     if isinstance(options.credentials, AccessKey):
         return _with_access_key(options.credentials.data, base)
     data = options.credentials.data
-    session = AioSession()
+    session = _session()
     if data.role_arn is None:
         return session
     method = ASSUME_ROLE if data.web_identity_token_file is None else WEB_IDENTITY
-    renewed = _Renewed(_AssumedRole(AioSession(), options, data, base), method)
+    renewed = _Renewed(_AssumedRole(_session(), options, data, base), method)
     session.register_component("credential_provider", AioCredentialResolver([renewed]))
     return session
 
@@ -117,8 +133,14 @@ class _Renewed:
         return AioDeferredRefreshableCredentials(refresh_using=self._renew, method=self.METHOD)
 
 
-def _with_access_key(data: AccessKeyData, base: Path) -> AioSession:
+def _session() -> AioSession:
     session = AioSession()
+    session.register_component("data_loader", _LOADER)
+    return session
+
+
+def _with_access_key(data: AccessKeyData, base: Path) -> AioSession:
+    session = _session()
     token = None if data.session_token is None else data.session_token.text(base)
     session.set_credentials(data.access_key_id.text(base), data.secret_access_key.text(base), token)
     return session

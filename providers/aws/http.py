@@ -29,7 +29,7 @@ class HttpAnswer:
     status: int
     headers: Mapping[str, str]  # names in lower case
     body: bytes = field(repr=False)
-    keep_alive: bool
+    keep_alive: bool  # whether another request may follow on the connection
 
 
 class AnswerParser:
@@ -37,7 +37,9 @@ class AnswerParser:
 
     def __init__(self) -> None:
         self._received = bytearray()
-        self._head: tuple[int, dict[str, str], int] | None = None  # status, headers, where the body starts
+        self._head: tuple[str, int, dict[str, str], int] | None = (
+            None  # version, status, headers, where the body starts
+        )
 
     def feed(self, data: bytes) -> HttpAnswer | None:
         """Take what was received; return the answer once it is whole. Raises Malformed."""
@@ -45,7 +47,7 @@ class AnswerParser:
         if self._head is None and not self._read_head():
             return None
         assert self._head is not None
-        status, headers, start = self._head
+        version, status, headers, start = self._head
         whole = self._chunked(start) if "transfer-encoding" in headers else self._counted(headers, start)
         if whole is None:
             return None
@@ -53,7 +55,7 @@ class AnswerParser:
         if end != len(self._received):
             raise Malformed("more than one answer")
         self.wipe()
-        return HttpAnswer(status, headers, body, headers.get("connection", "").lower() != "close")
+        return HttpAnswer(status, headers, body, _keeps_alive(version, headers.get("connection", "").lower()))
 
     def wipe(self) -> None:
         """Forget what was received so far."""
@@ -73,7 +75,7 @@ class AnswerParser:
             raise Malformed("no status line")
         if not 200 <= int(status) <= 599:
             raise Malformed("an interim answer that nobody asked for")
-        self._head = int(status), _headers(lines), end + 4
+        self._head = first[:8], int(status), _headers(lines), end + 4
         return True
 
     def _counted(self, headers: Mapping[str, str], start: int) -> tuple[bytes, int] | None:
@@ -121,6 +123,10 @@ def _headers(lines: list[str]) -> dict[str, str]:
     ):
         raise Malformed("two lengths")
     return headers
+
+
+def _keeps_alive(version: str, connection: str) -> bool:
+    return connection == "keep-alive" if version == "HTTP/1.0" else connection != "close"
 
 
 def _chunk_size(line: bytes) -> int:

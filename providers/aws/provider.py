@@ -96,7 +96,10 @@ class AwsProvider(Backend, Encrypts, Signs, GeneratesKeys, ImportsKeys, DeletesK
         facts = await self._ask(lambda kms: kms.describe(self._options.kek))
         _require_enabled(facts)
         self._adopt(facts)
-        await self._ask(lambda kms: kms.may_decrypt(facts.kek))
+        try:
+            await self._ask(lambda kms: kms.may_decrypt(facts.kek))
+        except InputRefused:
+            return HealthStatus.OK, f"{facts.kek} is enabled; whether Decrypt is permitted this endpoint cannot tell"
         return HealthStatus.OK, f"{facts.kek} is enabled, and Decrypt is permitted"
 
     async def _wrap(self, key: bytes | bytearray, context: WrapContext) -> WrappedKey:

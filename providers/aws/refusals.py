@@ -135,8 +135,6 @@ MEANING: Final[Mapping[str, tuple[type[ProviderError], str]]] = {
 }
 """Each code's error and what to say, with places for {operation}, {key} and {region}."""
 
-# with a key id in the request this is no matter of permission: the blob names a key that is not the one asked for
-_FOREIGN_BLOB: Final = "The ciphertext refers to a customer master key that does not exist"
 _PLAIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{2,63}")
 
 
@@ -156,8 +154,6 @@ def refusal(answer: Mapping[str, Any], asked: Asked) -> ProviderError:
     headers = metadata.get("HTTPHeaders", {})
     if asked.operation in ASSUMING:
         return _assuming_refused(code, status)
-    if code.startswith("AccessDenied") and str(error.get("Message", "")).startswith(_FOREIGN_BLOB):
-        code = "IncorrectKeyException"
     kind, message = MEANING.get(code) or _unknown(code, status)
     said = f"{message.format(operation=asked.operation, key=asked.key, region=asked.region)} ({_trace(code, headers)})"
     return Throttled(said, _retry_after(headers)) if kind is Throttled else kind(said)
@@ -166,6 +162,11 @@ def refusal(answer: Mapping[str, Any], asked: Asked) -> ProviderError:
 def malformed(operation: str, what: str) -> Unavailable:
     """The error for an answer that AWS KMS cannot have given."""
     return Unavailable(f"the answer to {operation} is not one of AWS KMS ({what}): see hsm.connection.endpoint")
+
+
+def foreign_ciphertext(key: str) -> Tampered:
+    """The error for a ciphertext that names another key than the one that Decrypt was asked to use."""
+    return Tampered(_OTHER_KEY.format(key=key))
 
 
 def wrong_kind_of_key(name: str, usage: object, spec: object) -> ConfigurationInvalid:

@@ -106,8 +106,8 @@ class Transport:
         """The pool's counts."""
         return self._pool.usage
 
-    def aim(self, endpoint: str, tls: ssl.SSLContext) -> None:
-        """Send to this endpoint from now on; open connections to another, or with other TLS files, are dropped."""
+    def aim(self, endpoint: str, tls: ssl.SSLContext | None) -> None:
+        """Send to this endpoint from now on, without TLS when `tls` is None; free connections are dropped."""
         self._url, self._tls = urlsplit(endpoint), tls
         name = f"[{self._url.hostname}]" if ":" in str(self._url.hostname) else self._url.hostname
         port = "" if self._url.port in (None, _PORTS[self._url.scheme]) else f":{self._url.port}"
@@ -138,11 +138,11 @@ class Transport:
 
     async def _connect(self) -> HttpConnection:
         assert self._url is not None
-        host, secure = self._url.hostname or "", self._url.scheme == "https"
+        host = self._url.hostname or ""
         port = self._url.port or _PORTS[self._url.scheme]
         try:
             _, connection = await asyncio.get_running_loop().create_connection(
-                HttpConnection, host, port, ssl=self._tls if secure else None
+                HttpConnection, host, port, ssl=self._tls
             )
         except ssl.SSLCertVerificationError as error:
             raise Unavailable(

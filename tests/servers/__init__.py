@@ -22,6 +22,7 @@ class Served:
 
 
 LAUNCHERS: Final[Mapping[str, str]] = {
+    "AWS_KMS": "tests.servers.aws",
     "GCP_KMS": "tests.servers.gcp",
     "LUNA_HSM": "tests.servers.softhsm",
     "THALES_HSM": "tests.servers.softhsm",
