@@ -69,7 +69,7 @@ def begin_provider(folder: Path, provider: str, screen: Screen) -> Iterator[Side
     with ExitStack() as stack:
         with screen.step(f"start a test server for {provider}"):
             served = stack.enter_context(launch(provider, files))
-        yield stack.enter_context(Sidecar(folder, provider, served.hsm, served.environment))
+        yield stack.enter_context(Sidecar(folder, served.hsm["provider"], served.hsm, served.environment))
 
 
 def begin(run: Run) -> int:

@@ -34,4 +34,6 @@ LAUNCHERS: Final[Mapping[str, str]] = {
 def launch(provider: str, folder: Path) -> AbstractContextManager[Served]:
     """Start the service of `provider`, with its files in `folder`. Raises KeyError for one without a service."""
     module = import_module(LAUNCHERS[provider])
-    return cast("AbstractContextManager[Served]", module.serve(folder))
+    serves_several = sum(module.__name__ == name for name in LAUNCHERS.values()) > 1
+    named = {"provider": provider} if serves_several else {}
+    return cast("AbstractContextManager[Served]", module.serve(folder, **named))
