@@ -28,6 +28,10 @@ class SingleFlight:
             self.joined += 1
         return await asyncio.shield(task)
 
+    def under_way(self, name: Hashable) -> bool:
+        """Whether `run` would join a flight of that name."""
+        return name in self._under_way
+
     async def close(self) -> None:
         """Cancel what is under way and wait for its end."""
         tasks = list(self._under_way.values())

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable, Hashable
 from typing import TYPE_CHECKING, Final
 
 from providers import PoolUsage, Provider
@@ -14,6 +15,7 @@ from proxy.keys.options import KeyOptions
 from proxy.keys.plane import Plane
 from proxy.keys.refusals import Code, Refused, judge
 from proxy.keys.supply import KeySupply
+from proxy.keys.turns import FairFlights
 from proxy.keys.wrapping import Wrapping
 from proxy.keystore import Keystore
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 TICK_SECONDS: Final = 1.0
 REFRESH_BATCH: Final = 256
 LONGEST_PAUSE_SECONDS: Final = 60.0
+FEWEST_MISSES_AT_ONCE: Final = 16
 
 _COUNTERS: Final = ("created", "leases", "leased_messages", "negative", "refreshed", "rotations")
 
@@ -38,6 +41,8 @@ class KeyService:
         self._wrapping = Wrapping(provider)
         self._supply = KeySupply(plane, store, self._wrapping, options)
         self._flights = self._supply.flights
+        # as many again as the provider takes read the keystore: more would only stand in line there, whosever they are
+        self._fair = FairFlights(self._flights, lambda: max(FEWEST_MISSES_AT_ONCE, 2 * self._wrapping.concurrent_calls))
         self._counters = self._supply.counters
         self._failures: Counter[str] = Counter()
         self._complaints = Complaints(_log)
@@ -62,9 +67,9 @@ class KeyService:
         try:
             match event.kind:
                 case "key":
-                    await self._serve_key(event.key_id, event.scope)
+                    await self._serve_key(event.key_id, event.scope, event.uid)
                 case "scope":
-                    await self._serve_scope(event.scope, Purpose(event.purpose), event.wanted)
+                    await self._serve_scope(event.scope, Purpose(event.purpose), event.wanted, event.uid)
                 case "low":
                     await self._top_up(event.key_id, event.scope)
         finally:
@@ -109,6 +114,7 @@ class KeyService:
             "wraps": self._wrapping.wraps,
             "unwraps": self._wrapping.unwraps,
             "coalesced": self._flights.joined,
+            "given_up": self._fair.given_up,
             **{f"failed_{kind}": count for kind, count in sorted(self._failures.items())},
         }
 
@@ -125,8 +131,8 @@ class KeyService:
         # refreshing early is never urgent: the other half stays free for requests that wait
         return asyncio.Semaphore(max(1, self._wrapping.concurrent_calls // 2))
 
-    async def _serve_key(self, key_id: int, scope: str) -> None:
-        await self._flights.run(("key", key_id, scope), lambda: self._find_key(key_id, scope))
+    async def _serve_key(self, key_id: int, scope: str, uid: int) -> None:
+        await self._in_turn(("key", key_id, scope), uid, lambda: self._find_key(key_id, scope))
 
     async def _find_key(self, key_id: int, text: str) -> None:
         try:
@@ -144,8 +150,11 @@ class KeyService:
             self._plane.refuse_key(key_id, text, code, self._supply.options.negative_ttl)
             self._counters["negative"] += 1
 
-    async def _serve_scope(self, scope: str, purpose: Purpose, wanted: int) -> None:
-        await self._flights.run(("scope", scope, purpose), lambda: self._find_active(scope, purpose, wanted))
+    async def _serve_scope(self, scope: str, purpose: Purpose, wanted: int, uid: int) -> None:
+        await self._in_turn(("scope", scope, purpose), uid, lambda: self._find_active(scope, purpose, wanted))
+
+    async def _in_turn(self, name: Hashable, uid: int, work: Callable[[], Awaitable[None]]) -> None:
+        await self._fair.run(name, uid, self._supply.options.patience / 1000, work)
 
     async def _find_active(self, text: str, purpose: Purpose, wanted: int) -> None:
         try:

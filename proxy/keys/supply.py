@@ -16,6 +16,7 @@ from proxy.keys.leases import LeaseSizes
 from proxy.keys.options import KeyOptions
 from proxy.keys.plane import Plane
 from proxy.keys.refusals import Code, Refused
+from proxy.keys.turns import step_aside
 from proxy.keys.wrapping import Wrapping, random_key, random_key_id
 from proxy.keystore import AlreadyActive, KeyIdTaken, Keystore
 
@@ -88,6 +89,7 @@ class KeySupply:
         if key.purpose is Purpose.FIELD and left < wanted:
             return False
         await self.install(key, keyring)
+        step_aside()
         granted = 0  # the plane counts no messages of index keys
         if key.purpose is Purpose.FIELD:
             granted = await self._lease(key.id, key.scope, self._block(key.scope, wanted))
@@ -105,6 +107,7 @@ class KeySupply:
         secret, key_id = random_key(), random_key_id()
         try:
             wrap = await self._wrapping.wrap(secret, key_id, scope, purpose, self.options.patience / 1000)
+            step_aside()  # the keystore's writer takes all who wait at once
             key = DataKey(key_id, scope, purpose, KeyState.ACTIVE, generation, leased, (wrap,), utc_now())
             try:
                 await self._store.insert_active(key)
