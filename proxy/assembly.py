@@ -46,6 +46,8 @@ async def _serve(path: Path, config: Config) -> None:
 async def _assemble(config: Config, undo: AsyncExitStack) -> Parts:
     from fastpath.dataplane import DataPlane
 
+    for line in config.unbuilt():
+        log.event(logging.WARNING, line)
     notifier = Notifier(os.environ)
     warnings = _harden()
     activated = _activated(config)
@@ -70,7 +72,7 @@ async def _assemble(config: Config, undo: AsyncExitStack) -> Parts:
     undo.callback(data.close)
     admin = _listener(activated.get("admin"), config.admin.path, config.admin.mode, None)
     undo.callback(admin.close)
-    for warning in (*config.unbuilt(), *warnings, *([trouble] if trouble else [])):
+    for warning in (*warnings, *([trouble] if trouble else [])):
         log.event(logging.WARNING, warning)
     keys = KeyService(plane, store, provider, KeyOptions.of(config))
     return Parts(plane, keys, store, provider, data, admin, memory, placement, notifier, tuple(warnings))

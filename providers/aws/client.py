@@ -16,6 +16,7 @@ from botocore.exceptions import (
     ClientError,
     ConnectTimeoutError,
     CredentialRetrievalError,
+    EndpointConnectionError,
     HTTPClientError,
     InvalidRegionError,
     MetadataRetrievalError,
@@ -281,7 +282,7 @@ def _translated(error: Exception, asked: Asked) -> ProviderError:
             return CredentialsInvalid(
                 f"AWS credentials cannot be had just now ({type(error).__name__}): see where the role gets them"
             )
-        case ConnectTimeoutError() | ReadTimeoutError() | HTTPClientError():
+        case ConnectTimeoutError() | EndpointConnectionError() | ReadTimeoutError() | HTTPClientError():
             return Unavailable(
                 f"{asked.operation} did not reach AWS ({type(error).__name__}): see the network and endpoints"
             )
