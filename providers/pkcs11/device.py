@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -202,58 +201,56 @@ class Device:
             )
         return self._sealings.setdefault(mechanism, found)
 
-    @contextmanager
-    def _session_for(self, seat: Seat[Held]) -> Iterator[Held]:
-        """The session that this thread keeps, made anew when it is old, another token's or of no use any more."""
-        with self._same_generation():
-            held = seat.holding
-            if held is None or held.device is not self or self._aged(held):
-                if held is not None:
-                    held.drop(seat, self.generation)
-                held = seat.holding = Held(self, self.token.open(), time.monotonic())
-            try:
-                yield held
-            except (PKCS11Error, Unavailable):
-                held.drop(seat, self.generation)
-                raise
-
-    def _aged(self, held: Held) -> bool:
-        return time.monotonic() - held.opened_at >= self.choice.session_seconds
-
     def serve(self, seat: Seat[Held], call: Callable[[Held], T]) -> T:
         """Run `call` on this thread's session. Raises ProviderError; `broken` says whether to open the token anew."""
-        with self._translated(), self._session_for(seat) as held:
+        held: Held | None = None
+        self._enter()
+        try:
+            held = self._held(seat)
             return call(held)
+        except (PKCS11Error, Unavailable) as error:
+            if held is not None:
+                held.drop(seat, self.generation)
+            raise self._ours(error) from error
+        finally:
+            self.shared.leave_call()
+
+    def _held(self, seat: Seat[Held]) -> Held:
+        """The session that this thread keeps, made anew when it is old or another token's."""
+        held = seat.holding
+        if held is not None:
+            if held.device is self and time.monotonic() - held.opened_at < self.choice.session_seconds:
+                return held
+            held.drop(seat, self.generation)
+        seat.holding = Held(self, self.token.open(), time.monotonic())
+        return seat.holding
 
     def write(self, call: Callable[[Session], T]) -> T:
         """Run `call` on a session of its own that may make and destroy keys. Raises ProviderError."""
-        with self._translated(), self._same_generation():
+        self._enter()
+        try:
             session = self.token.open(rw=True)
             try:
                 return call(session)
             finally:
                 close_quietly([session])
+        except (PKCS11Error, Unavailable) as error:
+            raise self._ours(error) from error
+        finally:
+            self.shared.leave_call()
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except PKCS11Error as error:
-            if isinstance(error, STALE):
-                forget_login(self.shared, self._login)
-            ours = meaning(error)
-            self.broken = self.broken or isinstance(ours, Unavailable)
-            raise ours from error
-        except Unavailable:
+    def _enter(self) -> None:
+        if self.shared.enter_call() != self.generation:
+            self.shared.leave_call()
             self.broken = True
-            raise
+            raise Unavailable("the library was initialised anew: the token is opened again")
 
-    @contextmanager
-    def _same_generation(self) -> Iterator[None]:
-        with self.shared.calling() as generation:
-            if generation != self.generation:
-                raise Unavailable("the library was initialised anew: the token is opened again")
-            yield
+    def _ours(self, error: PKCS11Error | Unavailable) -> ProviderError:
+        if isinstance(error, STALE):
+            forget_login(self.shared, self._login)
+        ours = meaning(error) if isinstance(error, PKCS11Error) else error
+        self.broken = self.broken or isinstance(ours, Unavailable)
+        return ours
 
     def end_session(self, session: Session) -> None:
         """Close a session that was made beside the threads' own, where the library still knows it."""

@@ -104,7 +104,7 @@ class SharedLibrary:
         self.logging_in = threading.Lock()
         self._native: ThreadSafeLibrary | None = None
         self._initialized = False
-        self._turn = threading.Condition()
+        self._turn = threading.Condition(threading.Lock())
         self._inside = 0
         self._renewing = False
         self._users = 0
@@ -144,21 +144,29 @@ class SharedLibrary:
         with self._turn:
             self._open_devices -= 1
 
-    @contextmanager
-    def calling(self) -> Iterator[int]:
-        """Hold off finalisation while it lasts; gives the generation. Raises Unavailable when the gate stays shut."""
+    def enter_call(self) -> int:
+        """Hold off finalisation until `leave_call`; gives the generation. Raises Unavailable when it is going on."""
         with self._turn:
             if self._renewing and not self._turn.wait_for(lambda: not self._renewing, GATE_SECONDS):
                 raise Unavailable(f"{self.path} does not finish initialising: see whether the HSM's client is healthy")
             self._inside += 1
-            generation = self.generation
+            return self.generation
+
+    def leave_call(self) -> None:
+        """Undo `enter_call`."""
+        with self._turn:
+            self._inside -= 1
+            if self._renewing:
+                self._turn.notify_all()
+
+    @contextmanager
+    def calling(self) -> Iterator[int]:
+        """Both, around a block; gives the generation."""
+        generation = self.enter_call()
         try:
             yield generation
         finally:
-            with self._turn:
-                self._inside -= 1
-                if self._renewing:
-                    self._turn.notify_all()
+            self.leave_call()
 
     def ready(self) -> None:
         """Load and initialise the library where that is still to be done."""

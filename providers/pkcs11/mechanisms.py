@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import hmac
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from hashlib import sha256
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Self
 
-from pkcs11 import Attribute, GCMParams, KeyType, MechanismFlag, ObjectClass, PKCS11Error, Session
+from pkcs11 import Attribute, KeyType, MechanismFlag, ObjectClass, PKCS11Error, Session
 from pkcs11 import Mechanism as Ckm
 
 from providers.errors import Tampered
@@ -25,6 +26,27 @@ DIGEST_BYTES: Final = 32
 
 FindKey = Callable[[KeyType], Any]
 """Finds the key-encryption key of a name, by its type: AES, or GENERIC_SECRET for the MAC key that goes with it."""
+
+
+class _GcmParameters(ctypes.Structure):
+    """CK_GCM_PARAMS (PKCS #11 v3.1, 6.13.5), holding on to what it points to.
+
+    In this form python-pkcs11 hands it on as it is. Its own form of it refuses the IV of 16 bytes that some tokens
+    make, and finding out which mechanism it belongs to takes longer than SoftHSM takes to decrypt.
+    """
+
+    _fields_ = (
+        ("iv", ctypes.c_char_p),
+        ("iv_bytes", ctypes.c_ulong),
+        ("iv_bits", ctypes.c_ulong),
+        ("associated", ctypes.c_char_p),
+        ("associated_bytes", ctypes.c_ulong),
+        ("tag_bits", ctypes.c_ulong),
+    )
+
+    @classmethod
+    def of(cls, iv: bytes, associated: bytes) -> Self:
+        return cls(iv, len(iv), len(iv) * 8, associated, len(associated), TAG_BYTES * 8)
 
 
 class Sealing(ABC):
@@ -57,9 +79,8 @@ class Gcm(Sealing):
         nonce = os.urandom(NONCE_BYTES)
         copy = bytes(bytearray(secret))  # never the caller's own object, for it is wiped
         try:
-            sealed: bytes = permitted(key, "encrypt")(
-                copy, mechanism=self.ckm, mechanism_param=_gcm_parameters(nonce, associated)
-            )
+            parameters = _GcmParameters.of(nonce, associated)
+            sealed: bytes = permitted(key, "encrypt")(copy, mechanism=self.ckm, mechanism_param=bytes(parameters))
         finally:
             wipe(copy)
         appended = len(sealed) - len(secret) - TAG_BYTES
@@ -73,9 +94,9 @@ class Gcm(Sealing):
         iv_bytes = blob[0] if blob else 0
         if iv_bytes not in (NONCE_BYTES, *self._vendor.appended_iv_bytes) or len(blob) < 1 + iv_bytes + TAG_BYTES:
             raise Tampered(ALTERED)
-        parameters = _gcm_parameters(blob[1 : 1 + iv_bytes], associated)
-        key = find(KeyType.AES)
-        return taken(permitted(key, "decrypt")(blob[1 + iv_bytes :], mechanism=self.ckm, mechanism_param=parameters))
+        parameters = _GcmParameters.of(blob[1 : 1 + iv_bytes], associated)
+        decrypt = permitted(find(KeyType.AES), "decrypt")
+        return taken(decrypt(blob[1 + iv_bytes :], mechanism=self.ckm, mechanism_param=bytes(parameters)))
 
 
 class KeyWrap(Sealing):
@@ -229,9 +250,3 @@ def unpad(secret: bytearray, block: int) -> None:
         wipe(secret)
         raise Tampered(ALTERED)
     del secret[-count:]
-
-
-def _gcm_parameters(iv: bytes, associated: bytes) -> GCMParams:
-    parameters = GCMParams(b"", associated, TAG_BYTES * 8)
-    parameters.nonce = iv  # its constructor refuses the 16 bytes that Luna makes, though all after it takes them
-    return parameters

@@ -4,8 +4,8 @@ A token that hangs holds its callers for their time and their threads for as lon
 at most `size`, and everybody else's work goes on in the others.
 
 Threads are woken as the token needs them. One that answers in microseconds is served best by one thread that stays
-awake; one that takes milliseconds gets a thread for each call. A watchdog wakes another thread when calls wait although
-the token was thought to be quick.
+awake and hands its results over in batches; one that takes longer, as one behind a network does, gets a thread for each
+call. A watch wakes another thread when calls wait although the token was quick, and hands over what was kept back.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from typing import Any, Final, Generic, TypeVar, cast
 from providers.errors import Closed
 from providers.pool import PoolUsage
 
-QUICK_SECONDS: Final = 0.0005  # calls shorter than this are left to one thread
-WATCH_SECONDS: Final = 0.002  # how long a call waits at most for a thread because others are expected to be quick
-BATCH_SECONDS: Final = 0.0002  # how long a thread may keep a result back while it has more to do
+THREAD_SECONDS: Final = 0.0001  # a token that takes this long is given one more thread, and another for each of it
+WATCH_SECONDS: Final = 0.002  # how long a call waits at most because too few threads were woken
+BATCH_SECONDS: Final = 0.0005  # how long a thread keeps results back while it has more to do
+FORGETTING: Final = 1.01  # by how much a call the least time seen is taken for longer, until it is seen again
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -30,6 +31,8 @@ T = TypeVar("T")
 
 class Seat(Generic[S]):
     """What one thread keeps from call to call."""
+
+    __slots__ = ("holding",)
 
     def __init__(self) -> None:
         self.holding: S | None = None
@@ -60,12 +63,14 @@ class Workers(Generic[S]):
         self._done: deque[_Job[S]] = deque()
         self._lock = threading.Lock()  # guards the next three
         self._gone = threading.Condition(self._lock)
-        self._sleeping: list[threading.Semaphore] = []
-        self._awake = 0
+        self._sleeping: list[tuple[threading.Semaphore, Seat[S]]] = []
+        self._awake: set[Seat[S]] = set()
         self._threads = 0
-        self._seconds = 0.0  # what a call took lately
+        self._stuck: set[Seat[S]] = set()  # of those awake: took longer than the watch has patience for
+        self._least = 0.0  # seconds that the quickest call took lately: the others' hold waits for the interpreter
         self._taken = 0
         self._signalled = False
+        self._waking = False
         self._watching = False
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -84,7 +89,9 @@ class Workers(Generic[S]):
         job: _Job[S] = _Job(call, loop.create_future())
         self._active += 1
         self._jobs.append(job)
-        self._wake(loop)
+        if not self._waking:
+            self._waking = True
+            loop.call_soon(self._wake)
         return cast("T", await job.future)
 
     @property
@@ -96,75 +103,86 @@ class Workers(Generic[S]):
         """Let every thread give up its session and end, once it is through with what it does."""
         with self._lock:
             self._closed = True
-            sleeping, self._sleeping = self._sleeping, []
-            self._awake += len(sleeping)
-        for bell in sleeping:
-            bell.release()
+            while self._sleeping:
+                self._ring()
 
     def join(self, seconds: float) -> None:
         """Wait in another thread for the end of all threads, at most so long: one may hang."""
         with self._lock:
             self._gone.wait_for(lambda: not self._threads, seconds)
 
-    def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._awake and self._seconds < QUICK_SECONDS:
-            if not self._watching:
-                self._watching = True
-                loop.call_later(WATCH_SECONDS, self._watch, loop, self._taken)
-            return
-        self._one_more()
+    def _wake(self) -> None:
+        """Once all callers that are ready to run have handed in their jobs: what they did is done without the thread
+        that they wake getting in their way."""
+        self._waking = False
+        useful = min(self._active, 1 + int(self._least / THREAD_SECONDS))
+        for _ in range(useful - len(self._awake) + len(self._stuck)):
+            self._one_more()
+        if not self._watching:
+            self._watch_for(self._taken)
 
-    def _watch(self, loop: asyncio.AbstractEventLoop, taken: int) -> None:
+    def _watch_for(self, taken: int) -> None:
+        assert self._loop is not None
+        self._watching = True
+        self._loop.call_later(WATCH_SECONDS, self._watch, taken)
+
+    def _watch(self, taken: int) -> None:
         self._watching = False
+        self._deliver()
         if not self._jobs:
             return
-        if self._taken == taken:  # nobody took a job for so long: the token is not as quick as it was
-            for _ in range(len(self._jobs)):
-                self._one_more()
-        self._watching = True
-        loop.call_later(WATCH_SECONDS, self._watch, loop, self._taken)
+        if self._taken == taken:  # nobody took a job for so long
+            with self._lock:
+                self._stuck |= self._awake
+            self._one_more()
+        self._watch_for(self._taken)
 
     def _one_more(self) -> None:
         with self._lock:
             if self._sleeping:
-                self._awake += 1
-                self._sleeping.pop().release()
+                self._ring()
             elif self._threads < self._size:
-                self._awake += 1
                 self._threads += 1
-                threading.Thread(target=self._work, name=f"{self._name} {self._threads}", daemon=True).start()
+                seat: Seat[S] = Seat()
+                self._awake.add(seat)
+                name = f"{self._name} {self._threads}"
+                threading.Thread(target=self._work, args=(seat,), name=name, daemon=True).start()
 
-    def _work(self) -> None:
-        seat: Seat[S] = Seat()
+    def _ring(self) -> None:
+        bell, seat = self._sleeping.pop()
+        self._awake.add(seat)
+        bell.release()
+
+    def _work(self, seat: Seat[S]) -> None:
         bell = threading.Semaphore(0)
         try:
-            while self._next_jobs(bell):
+            while self._next_jobs(bell, seat):
                 self._do_all(seat)
         finally:
             self._retire(seat)
             with self._lock:
                 self._threads -= 1
-                self._awake -= 1
+                self._awake.discard(seat)
+                self._stuck.discard(seat)
                 self._gone.notify_all()
 
-    def _next_jobs(self, bell: threading.Semaphore) -> bool:
+    def _next_jobs(self, bell: threading.Semaphore, seat: Seat[S]) -> bool:
         """Sleep until there may be a job; False: it is over."""
         with self._lock:
-            if self._closed and not self._jobs:
-                return False
-            if self._jobs:
-                return True
-            self._awake -= 1
-            self._sleeping.append(bell)
+            self._stuck.discard(seat)
+            if self._jobs or self._closed:
+                return bool(self._jobs)
+            self._awake.discard(seat)
+            self._sleeping.append((bell, seat))
             if self._jobs:  # came in between, from somebody who saw this thread awake
-                self._sleeping.remove(bell)
-                self._awake += 1
+                self._sleeping.remove((bell, seat))
+                self._awake.add(seat)
                 return True
         bell.acquire()
         return True
 
     def _do_all(self, seat: Seat[S]) -> None:
-        began = time.monotonic()
+        began = started = time.monotonic()
         while True:
             try:
                 job = self._jobs.popleft()
@@ -173,10 +191,10 @@ class Workers(Generic[S]):
                     self._signal()
                 return
             self._taken += 1
-            started = time.monotonic()
             self._do(job, seat)
             ended = time.monotonic()
-            self._seconds += (ended - started - self._seconds) / 8
+            self._least = min(self._least * FORGETTING or 1.0, ended - started)
+            started = ended
             self._done.append(job)
             if not self._jobs or ended - began >= BATCH_SECONDS:
                 began = ended
@@ -196,12 +214,15 @@ class Workers(Generic[S]):
         self._signalled = True
         assert self._loop is not None
         try:
-            self._loop.call_soon_threadsafe(self._deliver)
+            self._loop.call_soon_threadsafe(self._handed_over)
         except RuntimeError:  # the loop ended while the token hung: nobody waits for anything any more
             self._deliver_to_nobody()
 
-    def _deliver(self) -> None:
+    def _handed_over(self) -> None:
         self._signalled = False
+        self._deliver()
+
+    def _deliver(self) -> None:
         while self._done:
             job = self._done.popleft()
             self._active -= 1
