@@ -7,8 +7,8 @@ and errors are the ones that binary frames meet, and there is no second implemen
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol, cast
 
@@ -28,6 +28,7 @@ from proxy.frames import (
 )
 from proxy.http_json import FieldRequest, Refused, parse_request, render_answer, render_error
 from proxy.peers import Peer, peer_of
+from proxy.shares import Pool, Room
 
 OPERATIONS: Final = {
     "/v1/encrypt": Op.ENCRYPT,
@@ -82,30 +83,8 @@ class ClientGone(Exception):
     """Who asked has closed the connection, so nobody is there to be answered."""
 
 
-class Room:
-    """Memory for bodies and answers, shared by all connections: workers bound theirs, and see nothing of these."""
-
-    def __init__(self, size: int) -> None:
-        self._free = size
-
-    @contextmanager
-    def share(self) -> Iterator[Callable[[int], None]]:
-        """A function that takes bytes, to be given back when the block ends. It raises Refused when none are left."""
-        taken = 0
-
-        def take(count: int) -> None:
-            nonlocal taken
-            if count > self._free:
-                raise Refused(
-                    Status.OVERLOADED, "too much is being received and answered over HTTP; try again after a pause"
-                )
-            self._free -= count
-            taken += count
-
-        try:
-            yield take
-        finally:
-            self._free += taken
+class LineClosed(Exception):
+    """A worker closed the connection that carries an HTTP peer's requests to it."""
 
 
 class FrameLine:
@@ -125,7 +104,7 @@ class FrameLine:
         return cls(reader, writer, max_frame)
 
     async def ask(self, op: Op, request: FieldRequest) -> Answer:
-        """Raises Refused, or FrameError when the data plane closed the connection or answered nonsense."""
+        """Raises Refused, LineClosed, or FrameError when the data plane answered nonsense."""
         self._id = (self._id + 1) & 0xFFFFFFFF
         frame = encode_request(self._id, op, request.keyring, request.context, request.items)
         # past its limit the data plane answers and closes; refusing here keeps the connection
@@ -141,7 +120,7 @@ class FrameLine:
                 raise FrameError("the data plane's answer is longer than any answer can be")
             answer = decode_answer(await self._reader.readexactly(length))
         except (OSError, asyncio.IncompleteReadError) as error:
-            raise FrameError("the data plane closed the connection") from error
+            raise LineClosed from error
         if answer.id != self._id:
             raise FrameError("the data plane answered another request")
         return answer
@@ -253,6 +232,7 @@ class HttpData:
         )
         self._connections: dict[asyncio.BaseTransport, HandedOver] = {}
         self._room = Room(limits.held)
+        self._places = Pool(limits.connections)
         self._draining = False
         self._counts = dict.fromkeys(("connections", "turned_away", "requests", "failed"), 0)
 
@@ -273,22 +253,28 @@ class HttpData:
     async def adopt(self, descriptor: int) -> None:
         """Serve a connected, non-blocking socket, of which nothing was read. Takes ownership of the descriptor."""
         connected = socket.socket(fileno=descriptor)
-        if len(self._connections) >= self._limits.connections:
+        try:
+            peer = peer_of(connected.fileno())
+        except OSError:
+            # it closed while it was handed over
+            connected.close()
+            return
+        if not self._places.take(peer.uid, 1):
             self._counts["turned_away"] += 1
             with suppress(OSError):  # who left already needs no answer
                 connected.send(_FULL)
             connected.close()
             return
         try:
-            peer = peer_of(connected.fileno())
             protocol = HandedOver(self._inner(), peer, self._limits.stall_timeout, self._forget)
             await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, connected)
         except OSError:
-            # it closed while it was handed over
+            self._places.give(peer.uid, 1)
             connected.close()
             return
         self._counts["connections"] += 1
-        if protocol.transport is not None and not protocol.transport.is_closing():
+        assert protocol.transport is not None  # connection_made set it
+        if not protocol.lost:
             self._connections[protocol.transport] = protocol
 
     def _inner(self) -> asyncio.Protocol:
@@ -297,6 +283,7 @@ class HttpData:
         return cast(asyncio.Protocol, server())
 
     def _forget(self, connection: HandedOver) -> None:
+        self._places.give(connection.peer.uid, 1)
         if connection.transport is not None:
             self._connections.pop(connection.transport, None)
 
@@ -327,7 +314,7 @@ class HttpData:
         connection = self._connections.get(cast(asyncio.BaseTransport, request.transport))
         if connection is None:
             raise ClientGone
-        with self._room.share() as take:
+        with self._room.share(connection.peer.uid) as take:
             body = await self._body(request, take)
             connection.request_arrived()
             try:
@@ -368,11 +355,16 @@ class HttpData:
             raise ClientGone
         try:
             return await connection.line.ask(op, request)
-        except FrameError as error:
+        except (LineClosed, FrameError) as error:
             connection.line.close()
             connection.line = None
             if connection.lost:
                 raise ClientGone from error
             if self._draining:
                 raise Refused(Status.SHUTTING_DOWN, "the sidecar is stopping; try again on a new connection") from error
+            if isinstance(error, LineClosed):
+                # nothing of the request is known to be wrong: buffers were short, or a limit on patience was met
+                raise Refused(
+                    Status.OVERLOADED, "a worker gave the request up before it was answered; try again after a pause"
+                ) from error
             raise

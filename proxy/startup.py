@@ -40,6 +40,9 @@ AUTO_KEYS_LEAST: Final = 256
 MOST_WORKERS: Final = 64
 """Threads that the data plane has places for (fastpath/keycache.pxd)."""
 
+INITIAL_USER_NAMESPACE: Final = 0xEFFFFFFD
+"""Inode number of the namespace that the machine started with (include/linux/proc_ns.h, PROC_USER_INIT_INO)."""
+
 OnLowLockLimit = Literal["refuse", "degrade"]
 
 
@@ -72,7 +75,17 @@ def reexecute_with_overwriting_allocator(
     environ: MutableMapping[str, str],
     execute: Callable[[str, list[str], dict[str, str]], NoReturn] = os.execve,
 ) -> None:
-    """Replace this process by itself, once, so that freed memory is overwritten. Pid and descriptors stay."""
+    """Replace this process by itself, once, so that freed memory is overwritten. Pid and descriptors stay.
+
+    Raises StartupError under `python -E` or `-I`: there PYTHONMALLOC stands in the environment and counts for nothing,
+    now and after any number of new starts.
+    """
+    if sys.flags.ignore_environment:
+        raise StartupError(
+            "this Python ignores its environment (-E or -I), PYTHONMALLOC with it, and freed memory would keep data "
+            "keys; start without these options (-s -P keep other folders' modules out)",
+            Exit.SYSTEM,
+        )
     if (wanted := overwriting_environment(environ)) is None:
         return
     sys.stdout.flush()
@@ -96,8 +109,16 @@ def raise_lock_limit() -> int:
     return -1 if hard == resource.RLIM_INFINITY else hard
 
 
-def may_lock_without_limit(status: Path = Path("/proc/self/status")) -> bool:
-    """Whether this process has CAP_IPC_LOCK, for which RLIMIT_MEMLOCK does not count."""
+def may_lock_without_limit(
+    status: Path = Path("/proc/self/status"), namespace: Path = Path("/proc/self/ns/user")
+) -> bool:
+    """Whether this process has CAP_IPC_LOCK where it counts, so that RLIMIT_MEMLOCK does not.
+
+    The kernel asks for it in the first user namespace: root of a container with a namespace of its own has not got it.
+    """
+    # a kernel built without user namespaces has no such file
+    if namespace.exists() and namespace.stat().st_ino != INITIAL_USER_NAMESPACE:
+        return False
     cap_ipc_lock = 14
     for line in status.read_text().splitlines():
         if line.startswith("CapEff:"):

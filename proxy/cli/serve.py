@@ -18,7 +18,10 @@ def serve(config_path: Path) -> None:
     SIGTERM and SIGINT let requests in progress finish and then end it; SIGHUP reads the configuration again. Logs go to
     standard error.
     """
-    reexecute_with_overwriting_allocator(os.environ)
+    try:
+        reexecute_with_overwriting_allocator(os.environ)
+    except StartupError as error:
+        raise Failure(str(error), error.exit_code) from error
     config = read_config(config_path)
     from proxy.assembly import run
 

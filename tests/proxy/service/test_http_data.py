@@ -11,6 +11,7 @@ import pytest
 from keyside.testing import frames as twin
 
 from proxy.http_data import HttpData, HttpLimits
+from proxy.peers import Peer
 
 BODY = b'{"keyring":"k","items":["YQ=="]}'
 LIMITS = HttpLimits(max_frame=4096, connections=3, buffer_bytes=1 << 20, idle_timeout=0.6, stall_timeout=0.3)
@@ -26,6 +27,7 @@ class TwinPlane:
     def __init__(self) -> None:
         self.adopted: list[tuple[int, int, int, tuple[int, ...]]] = []
         self.answer: object = [b"\xc1\x01sealed"]
+        self.closes = False  # after the answer
         self.tasks: list[asyncio.Task[None]] = []
 
     def adopt(self, fd: int, uid: int, gid: int, pid: int, groups: Sequence[int] = ()) -> None:
@@ -45,7 +47,7 @@ class TwinPlane:
                     writer.write(twin.build_response(asked.id, 0, self.answer))
                 elif isinstance(self.answer, bytes):
                     writer.write(self.answer)
-                else:
+                if self.closes:
                     return
         except asyncio.IncompleteReadError:
             return
@@ -135,7 +137,7 @@ async def test_statuses_of_the_plane(clients: Clients, plane: TwinPlane, code: i
     assert answer["error"] == {"code": code, "name": twin.Code(code).name, "message": "as told"}
 
 
-@pytest.mark.parametrize("answer", [None, b"\x00\x00\x00\x01\xc0", b"\xff\xff\xff\xff"])
+@pytest.mark.parametrize("answer", [b"\x00\x00\x00\x01\xc0", b"\xff\xff\xff\xff"])
 async def test_a_plane_that_answers_nonsense_is_a_defect(clients: Clients, plane: TwinPlane, answer: object) -> None:
     plane.answer = answer
     client = await clients.connect()
@@ -143,6 +145,23 @@ async def test_a_plane_that_answers_nonsense_is_a_defect(clients: Clients, plane
     assert status == 500
     assert "correlation=" in str(said)
     plane.answer = [b"\xc1\x01sealed"]
+    assert (await client.ask())[0] == 200
+
+
+@pytest.mark.parametrize("part", [b"", b"\x00\x00\x00\x40\x93"])
+async def test_a_worker_that_closes_in_the_middle_is_an_outage_and_not_a_defect(
+    clients: Clients, plane: TwinPlane, http: HttpData, part: bytes
+) -> None:
+    plane.answer, plane.closes = part, True
+    client = await clients.connect()
+    status, said = await client.ask()
+    assert status == 503
+    assert said["error"] == {
+        "code": 23,
+        "name": "OVERLOADED",
+        "message": "a worker gave the request up before it was answered; try again after a pause",
+    }
+    plane.answer, plane.closes = [b"\xc1\x01sealed"], False
     assert (await client.ask())[0] == 200
 
 
@@ -204,10 +223,33 @@ async def test_an_idle_connection_is_closed_after_its_time(clients: Clients) -> 
 
 
 async def test_connections_over_the_limit_are_turned_away(clients: Clients, http: HttpData) -> None:
-    for _ in range(LIMITS.connections):
+    for _ in range(LIMITS.connections - 1):
         assert (await (await clients.connect()).ask())[0] == 200
     assert (await (await clients.connect()).response())[0] == 503
     assert http.stats()["turned_away"] == 1
+
+
+async def test_a_peer_that_takes_all_it_can_leaves_connections_to_others(
+    clients: Clients, http: HttpData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(5):
+        await clients.connect()
+    assert http.stats()["turned_away"] == 3
+    monkeypatch.setattr("proxy.http_data.peer_of", lambda _: Peer(1, 4242, 4242, ()))
+    other = await clients.connect()
+    assert (await other.ask())[0] == 200
+    assert (await (await clients.connect()).response())[0] == 503
+
+
+async def test_connections_that_end_make_room_again(clients: Clients, http: HttpData) -> None:
+    for _ in range(4 * LIMITS.connections):
+        client = await clients.connect()
+        assert (await client.ask())[0] == 200
+        client.writer.close()
+        for _ in range(1000):
+            if http.stats()["open"]:
+                await asyncio.sleep(0.001)
+    assert http.stats()["turned_away"] == 0
 
 
 async def test_draining_refuses_new_requests(clients: Clients, http: HttpData) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -67,6 +68,19 @@ def test_the_process_executes_itself_with_the_same_arguments(monkeypatch: pytest
     with pytest.raises(SystemExit):
         reexecute_with_overwriting_allocator({}, execute)
     assert executed == [[sys.executable, sys.executable, "-m", "proxy.cli", "serve"]]
+
+
+@pytest.mark.parametrize("option", ["-E", "-I"])
+def test_a_python_that_ignores_its_environment_is_refused(home: Path, option: str) -> None:
+    """It would believe that freed memory is overwritten, since the variable is there."""
+    environ = {**os.environ, **(overwriting_environment(os.environ) or {})}
+    # the checkout is not on the path that such a Python has, unless it is installed
+    program = f"import sys; sys.path[:0] = {sys.path!r}; from proxy.cli import run; sys.exit(run(sys.argv[1:]))"
+    words = [sys.executable, option, "-c", program, "serve", "--config", str(home / "none.yaml")]
+    done = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == Exit.SYSTEM
+    assert "-E or -I" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -144,9 +158,14 @@ def test_sizes_for_people(count: int, text: str) -> None:
 @pytest.mark.parametrize(
     ("line", "may"), [("CapEff:\t0000000000004000", True), ("CapEff:\t0000000000003fff", False), ("", False)]
 )
-def test_the_privilege_to_lock(home: Path, line: str, may: bool) -> None:
-    (home / "status").write_text(f"Name:\tx\n{line}\n")
-    assert may_lock_without_limit(home / "status") is may
+def test_the_privilege_to_lock(home: Path, line: str, may: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    status, namespace = home / "status", home / "user"
+    namespace.touch()
+    status.write_text(f"Name:\tx\n{line}\n")
+    # a capability held in a container's own user namespace lifts no limit
+    assert may_lock_without_limit(status, namespace) is False
+    monkeypatch.setattr("proxy.startup.INITIAL_USER_NAMESPACE", namespace.stat().st_ino)
+    assert may_lock_without_limit(status, namespace) is may
 
 
 def test_the_descriptor_limit_is_raised_to_the_hard_one() -> None:
