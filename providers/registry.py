@@ -70,6 +70,7 @@ _TOKEN: Final = frozenset(
 BUILT: Final[Mapping[str, Entry]] = {
     "LOCAL": Entry("providers.local", acts_on=_CALL_BOUNDS),
     "AWS_KMS": Entry("providers.aws", acts_on=_CALL_BOUNDS | _OVER_TLS),
+    "AZURE_KEY_VAULT": Entry("providers.azure", acts_on=_CALL_BOUNDS | (_OVER_TLS - {"connection.region"})),
     "GCP_KMS": Entry("providers.gcp", acts_on=_CALL_BOUNDS | _OVER_TLS | {"connection.partition"}),
     "LUNA_HSM": Entry("providers.pkcs11", acts_on=_CALL_BOUNDS | _TOKEN),
     "THALES_HSM": Entry("providers.pkcs11", acts_on=_CALL_BOUNDS | _TOKEN),

@@ -23,6 +23,7 @@ class Served:
 
 LAUNCHERS: Final[Mapping[str, str]] = {
     "AWS_KMS": "tests.servers.aws",
+    "AZURE_KEY_VAULT": "tests.servers.azure",
     "GCP_KMS": "tests.servers.gcp",
     "LUNA_HSM": "tests.servers.softhsm",
     "THALES_HSM": "tests.servers.softhsm",

@@ -1,0 +1,85 @@
+"""The pool of HTTPS connections under the SDK's client."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any, Final
+
+import aiohttp
+from azure.core.pipeline.transport import AioHttpTransport, AsyncHttpTransport
+from azure.core.rest import AsyncHttpResponse, HttpRequest
+
+from providers.pool import Pool, PoolUsage
+
+MAX_ANSWER_BYTES: Final = 1 << 20  # the service's are a few kilobytes
+
+
+class PooledTransport(AsyncHttpTransport[HttpRequest, AsyncHttpResponse]):
+    """Sends each request on a connection of the pool, and gives it back when the answer has been read whole.
+
+    A member of the pool is a session of aiohttp with one connection. The SDK's client may close this transport without
+    effect: `shut` does it.
+    """
+
+    def __init__(self, tls: ssl.SSLContext, size: int, max_age: int, *, proxies: bool = True) -> None:
+        """`proxies`: whether HTTPS_PROXY and its like are obeyed."""
+        self._tls = tls
+        self._max_age = max_age
+        self._proxies = proxies
+        self._pool: Pool[AioHttpTransport] = Pool(self._connection, _dispose, size=size, max_age=max_age)
+
+    async def send(self, request: HttpRequest, **options: Any) -> AsyncHttpResponse:
+        """The SDK's call. What is asked for as a stream is read whole, too: the SDK then leaves the body unparsed."""
+        options["stream"] = False
+        async with self._pool.lease() as connection:
+            answer: AsyncHttpResponse = await connection.send(request, **options)
+            return answer
+
+    @property
+    def usage(self) -> PoolUsage:
+        """The counts, now."""
+        return self._pool.usage
+
+    async def shut(self) -> None:
+        """Close what is free now, what is lent when it comes back."""
+        await self._pool.close()
+
+    async def open(self) -> None:
+        """Connections are opened when they are needed."""
+
+    async def close(self) -> None:
+        """See `shut`."""
+
+    async def __aexit__(self, *exc_details: object) -> None:
+        """See `shut`."""
+
+    async def _connection(self) -> AioHttpTransport:
+        connector = aiohttp.TCPConnector(ssl=self._tls, limit=1, keepalive_timeout=self._max_age)
+        session = aiohttp.ClientSession(
+            connector=connector,
+            trust_env=self._proxies,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            response_class=BoundedResponse,
+        )
+        return AioHttpTransport(session=session)
+
+
+class BoundedResponse(aiohttp.ClientResponse):
+    """Reads no more than MAX_ANSWER_BYTES."""
+
+    async def read(self) -> bytes:
+        """The whole body. Raises ClientPayloadError when it is too long."""
+        if (self.content_length or MAX_ANSWER_BYTES + 1) > MAX_ANSWER_BYTES:
+            body = bytearray()
+            async for chunk in self.content.iter_any():
+                body += chunk
+                if len(body) > MAX_ANSWER_BYTES:
+                    self.close()
+                    raise aiohttp.ClientPayloadError("the answer is too long")
+            return bytes(body)
+        return await super().read()
+
+
+async def _dispose(connection: AioHttpTransport) -> None:
+    await connection.close()

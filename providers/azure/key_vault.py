@@ -1,0 +1,207 @@
+"""A narrow client of the service: requests through the SDK's pipeline, answers checked, errors those of this package.
+
+Requests go out by the public `KeyClient.send_request`. The SDK's CryptographyClient is not used: for some keys it
+encrypts by itself, in this process, with a symmetric key that nobody keeps or with the first key version that it saw.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from aiohttp import ClientConnectorCertificateError
+from azure.core.exceptions import AzureError
+from azure.core.pipeline.policies import AsyncRedirectPolicy, AsyncRetryPolicy
+from azure.core.rest import AsyncHttpResponse, HttpRequest
+from azure.keyvault.keys.aio import KeyClient
+
+from providers.azure.connections import PooledTransport
+from providers.azure.names import KeyName
+from providers.azure.refusals import refusal
+from providers.azure.tokens import Tokens
+from providers.errors import CredentialsInvalid, ProviderError, Unavailable
+from providers.pool import PoolUsage
+from providers.wiping import wipe
+
+Json = dict[str, Any]
+
+_VALUE: Final = re.compile(rb'"value"\s*:\s*"([A-Za-z0-9_-]*)"')
+_JSON: Final = {"Content-Type": "application/json"}
+_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
+
+logging.getLogger("azure").setLevel(logging.WARNING)  # at INFO the SDK writes several lines a request
+
+
+class KeyVault:
+    """One vault or Managed HSM. Used from one event loop."""
+
+    def __init__(self, vault: str, tokens: Tokens, transport: PooledTransport, *, pinned: bool) -> None:
+        """`pinned`: tokens are for an audience that the configuration names, so the SDK need not guess its domain."""
+        self.url = vault
+        self._tokens = tokens
+        self._transport = transport
+        self._client = KeyClient(
+            vault,
+            tokens,  # type: ignore[arg-type]  # it takes AsyncSupportsTokenInfo as well, by its documentation
+            transport=self._transport,
+            retry_policy=AsyncRetryPolicy.no_retries(),
+            redirect_policy=AsyncRedirectPolicy.no_redirects(),
+            verify_challenge_resource=not pinned,
+        )
+
+    async def ask(self, method: str, path: str, what: str, body: Mapping[str, Any] | None = None) -> Json:
+        """A request whose answer is not secret; `what` names it in messages (`get`, `create`)."""
+        content = None if body is None else json.dumps(body).encode()
+        return _parsed(await self._exchange(method, path, what, content))
+
+    async def operate(
+        self, key: KeyName, operation: str, alg: str, value: bytes | bytearray, **parameters: bytes
+    ) -> Json:
+        """An operation of a key on `value`, whose answer is not secret. The answer's `kid` is checked to be `key`."""
+        content = _request(alg, value, parameters)
+        try:
+            answer = _parsed(await self._exchange("POST", f"{key.path}/{operation}", operation, content))
+        finally:
+            wipe(content)
+        _check_kid(answer, key)
+        return answer
+
+    async def reveal(
+        self, key: KeyName, operation: str, alg: str, value: bytes | bytearray, **parameters: bytes
+    ) -> bytearray:
+        """unwrapkey or decrypt: the plaintext, which the caller wipes. Copies on the way are wiped."""
+        content = await self._exchange("POST", f"{key.path}/{operation}", operation, _request(alg, value, parameters))
+        found = list(_VALUE.finditer(content))
+        if len(found) != 1:
+            wipe(content)
+            raise _strange()
+        start, end = found[0].span(1)
+        encoded = bytearray(content[start:end])
+        rest = content[:start] + content[end:]
+        wipe(content)
+        secret = _decoded(encoded)
+        try:
+            _check_kid(_parsed(rest), key)
+        except ProviderError:
+            wipe(secret)
+            raise
+        return secret
+
+    @property
+    def usage(self) -> PoolUsage:
+        """Of the connections."""
+        return self._transport.usage
+
+    async def close(self) -> None:
+        """End connections, those to the token endpoint included."""
+        await self._transport.shut()
+        await self._tokens.close()
+
+    async def _exchange(self, method: str, path: str, what: str, content: bytes | None) -> bytes:
+        answer = await self._send(method, path, content)
+        if answer.status_code == 401 and await self._tokens.refused():
+            answer = await self._send(method, path, content)
+        if answer.status_code == 401:
+            await self._tokens.refused()
+        else:
+            self._tokens.accepted()
+        if not 200 <= answer.status_code < 300:
+            key = self.url + path.removesuffix(f"/{what}")
+            raise refusal(what, key, answer.status_code, answer.headers, answer.content)
+        return answer.content
+
+    async def _send(self, method: str, path: str, content: bytes | None) -> AsyncHttpResponse:
+        request = HttpRequest(method, path, content=content, headers=_JSON if content is not None else None)
+        try:
+            return await self._client.send_request(request, stream=True)
+        except ProviderError:
+            raise
+        except AzureError as error:
+            raise self._unreachable(error) from error
+        except ValueError as error:  # the SDK's word for a challenge that is none, or of another domain
+            raise CredentialsInvalid(
+                f"{self.url} asks for a token for a service of another domain: is this the vault that is meant? In a "
+                "private cloud name the audience in hsm.credentials.data.audience"
+            ) from error
+
+    def _unreachable(self, error: AzureError) -> Unavailable:
+        if isinstance(error.inner_exception, ClientConnectorCertificateError):
+            return Unavailable(
+                f"the certificate of {self.url} is not trusted: name its authority in hsm.connection.tls.caFile, if it "
+                "is the vault that is meant"
+            )
+        return Unavailable(f"{self.url} cannot be reached or dropped the connection: see network, DNS and firewall")
+
+
+def base64url(value: bytes | bytearray) -> bytes:
+    """As JOSE writes binary values: without padding."""
+    return binascii.b2a_base64(value, newline=False).translate(bytes.maketrans(b"+/", b"-_"), b"=")
+
+
+def binary(answer: Mapping[str, Any], name: str) -> bytes:
+    """A binary member of an answer. Raises Unavailable when it is not there or malformed."""
+    text = answer.get(name)
+    if not isinstance(text, str) or not text.isascii():
+        raise _strange()
+    return bytes(_decoded(bytearray(text.encode())))
+
+
+def version_of(answer: Json, key: KeyName) -> KeyName:
+    """The versioned name in a key's bundle, checked to be of `key`. Raises Unavailable."""
+    jwk = answer.get("key")
+    return _check_kid(jwk if isinstance(jwk, dict) else {}, key)
+
+
+def _request(alg: str, value: bytes | bytearray, parameters: Mapping[str, bytes]) -> bytes:
+    encoded = base64url(value)
+    members = b"".join(b',"%b":"%b"' % (name.encode(), base64url(part)) for name, part in parameters.items())
+    try:
+        return b'{"alg":"%b","value":"%b"%b}' % (alg.encode(), encoded, members)
+    finally:
+        wipe(encoded)
+
+
+def _check_kid(answer: Json, key: KeyName) -> KeyName:
+    try:
+        found = KeyName.parse(str(answer["kid"]), "")
+    except (KeyError, ValueError) as error:
+        raise _strange() from error
+    if found.version is None or (found if key.version else found.at(None)) != key:
+        raise Unavailable(
+            f"the answer is for the key {found}, not for {key}: hsm.connection.endpoint must be the vault's own name"
+        )
+    return found
+
+
+def _parsed(content: bytes) -> Json:
+    try:
+        answer = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise _strange() from error
+    if not isinstance(answer, dict):
+        raise _strange()
+    return answer
+
+
+def _decoded(encoded: bytearray) -> bytearray:
+    standard = encoded.translate(_STANDARD) + b"=" * (-len(encoded) % 4)
+    wipe(encoded)
+    try:
+        value = binascii.a2b_base64(standard, strict_mode=True)
+    except binascii.Error:
+        raise _strange() from None  # not to keep the text
+    finally:
+        wipe(standard)
+    copy = bytearray(value)
+    wipe(value)
+    return copy
+
+
+def _strange() -> Unavailable:
+    return Unavailable(
+        "the answer is not that of Key Vault: is hsm.connection.endpoint a vault, or is a proxy in between?"
+    )
