@@ -76,7 +76,6 @@ BUILT: Final[Mapping[str, Entry]] = {
     "THALES_HSM": Entry("providers.pkcs11", acts_on=_CALL_BOUNDS | _TOKEN),
     "VAULT_TRANSIT": Entry("providers.vault", acts_on=_CALL_BOUNDS | _OVER_TLS - {"connection.region"}),
 }
-VOCABULARY: Final = ("LOCAL", "AWS_KMS", "AZURE_KEY_VAULT", "GCP_KMS", "LUNA_HSM", "THALES_HSM", "VAULT_TRANSIT")
 
 _SHARED_SECTIONS: Final = ("connection", "credentials", "performance", "highAvailability", "monitoring")
 
@@ -125,8 +124,6 @@ def _provider_problems(name: object) -> Iterator[Problem]:
     path, built = f"{SECTION}.provider", ", ".join(BUILT)
     if name is None:
         yield Problem(path, f"is required: this release has {built}")
-    elif name in VOCABULARY:
-        yield Problem(path, f"this release has no back end for {name} yet: it has {built}")
     else:
         yield Problem(path, f"no such provider (names are in capitals): this release has {built}")
 

@@ -32,6 +32,8 @@ OAEP: Final[dict[str, Callable[[], hashes.HashAlgorithm]]] = {"RSA-OAEP": hashes
 GCM_BYTES: Final = {"A128GCM": 16, "A192GCM": 24, "A256GCM": 32}
 KW_BYTES: Final = {"A128KW": 16, "A192KW": 24, "A256KW": 32}
 NONCE_BYTES: Final = 12
+DIFFERENT_RSA_KEYS: Final = 4
+_MADE: dict[int, list[rsa.RSAPrivateKey]] = {}
 TAG_BYTES: Final = 16
 
 
@@ -52,7 +54,7 @@ def make(kty: str, parameters: Json) -> Material:
     """A new key of a type, in software or HSM."""
     match kty.removesuffix("-HSM"):
         case "RSA":
-            return rsa.generate_private_key(65537, _size(parameters, (2048, 3072, 4096), 2048))
+            return _rsa(_size(parameters, (2048, 3072, 4096), 2048))
         case "EC":
             if (curve := CURVES.get(parameters.get("crv", "P-256"))) is None:
                 raise bad_parameter("Unknown curve.")
@@ -60,6 +62,16 @@ def make(kty: str, parameters: Json) -> Material:
         case "oct":
             return os.urandom(_size(parameters, (128, 192, 256), 256) // 8)
     raise bad_parameter(f"kty {kty} is not supported.")
+
+
+def _rsa(size: int) -> rsa.RSAPrivateKey:
+    """Making one takes a tenth of a second and more: after some, the first comes again."""
+    made = _MADE.setdefault(size, [])
+    if len(made) < DIFFERENT_RSA_KEYS:
+        made.append(rsa.generate_private_key(65537, size))
+    else:
+        made.append(made.pop(0))
+    return made[-1]
 
 
 def _size(parameters: Json, allowed: tuple[int, ...], default: int) -> int:
