@@ -23,7 +23,6 @@ from providers.azure.tokens import Tokens
 from providers.azure.wraps import Wraps
 from providers.errors import NotFound, Tampered
 from providers.interface import DATA_KEY_BYTES, HealthStatus
-from providers.options import Tls
 from providers.tls import client_context
 from providers.wiping import wipe
 from providers.wrap_context import WrapContext
@@ -168,7 +167,7 @@ async def connect(options: AzureOptions, base: Path) -> Service:
 def _identity_tls(options: AzureOptions, base: Path) -> ssl.SSLContext:
     """For the token endpoint: Azure's own has a public certificate, where the vault may have a private one."""
     if options.cloud.authority is not None:
-        return client_context(Tls(ca_file=options.connection.tls.ca_file), base)
+        return client_context(options.connection.tls.model_copy(update={"certificate_file": None}), base)
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if options.connection.tls.ca_file is not None:
