@@ -27,7 +27,8 @@ cdef enum CryptoState:
 cdef CryptoState crypto_init() noexcept nogil            # after arena_open, before anything else here
 cdef EVP_CIPHER_CTX* aead_new() noexcept nogil           # a context without a key; NULL when the arena is full
 cdef void aead_free(EVP_CIPHER_CTX* ctx) noexcept nogil  # wipes the key schedule
-cdef int aead_rekey(EVP_CIPHER_CTX* ctx, const uint8_t* key) noexcept nogil                         # 0, or -1
+# 0, or -1; `sealing`: what the next message is most likely to be
+cdef int aead_rekey(EVP_CIPHER_CTX* ctx, const uint8_t* key, bint sealing) noexcept nogil
 cdef int aead_seal(EVP_CIPHER_CTX* ctx, const uint8_t* nonce, const uint8_t* aad, size_t aad_len,
                    const uint8_t* plain, size_t n, uint8_t* out, uint8_t* tag) noexcept nogil       # 0, or -1
 # 0; -1 when the tag does not match, and then out is wiped

@@ -6,7 +6,7 @@ from fastpath.plane cimport Cryptor
 
 cdef int cryptor_open(Cryptor* cryptor) noexcept nogil
 cdef void cryptor_close(Cryptor* cryptor) noexcept nogil
-cdef EVP_CIPHER_CTX* cryptor_context(Cryptor* cryptor, KeyCache* cache, uint32_t slot) noexcept nogil
+cdef EVP_CIPHER_CTX* cryptor_context(Cryptor* cryptor, KeyCache* cache, uint32_t slot, bint sealing) noexcept nogil
 cdef void cryptor_forget_removed(Cryptor* cryptor, KeyCache* cache) noexcept nogil
 cdef int cryptor_index(Cryptor* cryptor, KeyCache* cache, uint32_t slot, const uint8_t* context, uint32_t context_len,
                        const uint8_t* value, uint32_t n, uint8_t* out) noexcept nogil

@@ -36,8 +36,11 @@ cdef void cryptor_close(Cryptor* cryptor) noexcept nogil:
     memset(cryptor, 0, sizeof(Cryptor))
 
 
-cdef EVP_CIPHER_CTX* cryptor_context(Cryptor* cryptor, KeyCache* cache, uint32_t slot) noexcept nogil:
-    """A context keyed with a slot's key; NULL when the arena is full. Valid until the next acknowledgement."""
+cdef EVP_CIPHER_CTX* cryptor_context(Cryptor* cryptor, KeyCache* cache, uint32_t slot, bint sealing) noexcept nogil:
+    """A context keyed with a slot's key, and quickest for what it is asked for. Valid until the next acknowledgement.
+
+    NULL when the arena is full.
+    """
     cdef uint32_t line = slot % CONTEXT_SETS
     cdef CipherContext* row = &cryptor.contexts[line * CONTEXT_WAYS]
     cdef uint32_t generation = load_acquire_u32(&cache.slots[slot].generation)
@@ -52,7 +55,7 @@ cdef EVP_CIPHER_CTX* cryptor_context(Cryptor* cryptor, KeyCache* cache, uint32_t
         place.cipher = aead_new()
         if place.cipher == NULL:
             return NULL
-    if aead_rekey(place.cipher, cache.keys + <size_t>slot * KEY_BYTES) != 0:
+    if aead_rekey(place.cipher, cache.keys + <size_t>slot * KEY_BYTES, sealing) != 0:
         return NULL
     place.slot = slot
     # even when the key was just removed: then nobody may find this context again, and the next acknowledgement wipes it

@@ -311,7 +311,7 @@ cdef void find_key(Task* t, uint64_t key_id, KeyView* view) noexcept nogil:
                 # the key came, and its scope with it, after this request was admitted
                 resolve_scope(cache, t.c)
             view.ours = slot.scope == t.c.scope and slot.purpose == FIELD
-            view.cipher = cryptor_context(&t.w.cryptor, cache, view.slot)
+            view.cipher = cryptor_context(&t.w.cryptor, cache, view.slot, False)
             if view.cipher == NULL:
                 view.code = INTERNAL
             hit(t)
@@ -403,7 +403,7 @@ cdef void encrypt(Task* t) noexcept nogil:
     cdef size_t head
     if slot == NO_SLOT:
         return
-    cipher = cryptor_context(&w.cryptor, &w.plane.cache, slot)
+    cipher = cryptor_context(&w.cryptor, &w.plane.cache, slot, True)
     if cipher == NULL:
         t.refusal = INTERNAL
         return
@@ -542,7 +542,7 @@ cdef uint32_t reseal_item(Task* t, KeyView* view, Cursor* at, uint32_t slot) noe
         w.out_n = start
         put_value(t, at.value, at.n)
         return 0
-    cipher = cryptor_context(&w.cryptor, &w.plane.cache, slot)
+    cipher = cryptor_context(&w.cryptor, &w.plane.cache, slot, True)
     view.valid = False  # that call may have given the old key's context to the new key
     if cipher == NULL:
         secret_wipe(w.out + start, w.out_n - start)

@@ -171,7 +171,7 @@ cdef class Cipher:
         aead_free(self.ctx)
 
     def rekey(self, bytes key not None):
-        return aead_rekey(self.ctx, key)
+        return aead_rekey(self.ctx, key, True)
 
     def seal(self, bytes nonce not None, bytes aad not None, bytes plain not None):
         out = bytearray(len(plain))
