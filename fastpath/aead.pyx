@@ -198,8 +198,8 @@ cdef void aead_free(EVP_CIPHER_CTX* ctx) noexcept nogil:
 
 
 cdef int aead_rekey(EVP_CIPHER_CTX* ctx, const uint8_t* key, bint sealing) noexcept nogil:
-    # the direction goes in with the key: turning round afterwards costs 170 ns, half as much as the key itself. The nonce
-    # does not: OpenSSL sets it up twice then, and key and nonce in one call cost 50 to 100 ns more than one by one
+    # the direction goes in with the key: turning round afterwards costs about as much again as the key itself. The
+    # nonce does not: OpenSSL then sets it up twice, and one call for both takes longer than two
     return 0 if EVP_CipherInit_ex2(ctx, NULL, key, NULL, sealing, NULL) == 1 else -1
 
 

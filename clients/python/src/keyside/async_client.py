@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Literal, overload
 
 from keyside import wire
-from keyside.batches import Job, OnError, Results, check_on_error, listed, settle, shared_or_listed, unfailed
+from keyside.batches import Job, OnError, Results, batch, settle
 from keyside.client import check_options, socket_path
 from keyside.errors import ClientClosed, KeysideError, SidecarError
 from keyside.pipelines import AsyncPipeline, settle_outcome
@@ -172,11 +172,8 @@ class AsyncClient:
     async def _many(
         self, op: int, keyring: str, values: Sequence[Value], context: Contexts, on_error: OnError
     ) -> list[bytes | None] | list[bytes | SidecarError | None]:
-        check_on_error(on_error)
-        items = listed(values)
-        job = Job(op, keyring, shared_or_listed(context, len(items)), items)
-        body, some_failed = await self._bound().many(job)
-        return settle(body, on_error) if some_failed else unfailed(body)
+        body, some_failed = await self._bound().many(batch(op, keyring, values, context, on_error))
+        return settle(body, some_failed, on_error)
 
     def _bound(self) -> AsyncPipeline:
         """The calls of the running loop."""

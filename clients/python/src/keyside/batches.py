@@ -84,14 +84,19 @@ def cut(items: list[Value]) -> list[slice]:
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
-def check_on_error(on_error: OnError) -> None:
-    """Found before anything is sent, not when the first item fails."""
+def batch(op: int, keyring: str, values: Sequence[Value], context: Contexts, on_error: OnError) -> Job:
+    """What a caller of a batch method asks for. Mistakes are found before anything is sent: TypeError, ValueError."""
     if on_error not in ("raise", "return"):
         raise ValueError(f"on_error: expected 'raise' or 'return', not {on_error!r}")
+    items = listed(values)
+    return Job(op, keyring, shared_or_listed(context, len(items)), items)
 
 
-def settle(body: Body, on_error: OnError) -> list[bytes | SidecarError | None]:
+def settle(body: Body, some_failed: bool, on_error: OnError) -> Results:
     """Failed items as errors in their places; or the first of them raised."""
+    if not some_failed:
+        # looking at each item again would cost too much
+        return cast("Results", body)
     settled: list[bytes | SidecarError | None] = []
     for index, item in enumerate(body):
         if isinstance(item, int):
@@ -102,9 +107,3 @@ def settle(body: Body, on_error: OnError) -> list[bytes | SidecarError | None]:
         else:
             settled.append(item)
     return settled
-
-
-def unfailed(body: Body) -> list[bytes | None]:
-    """The body of which no item failed, as what it is to the type checker; looking at each item again would cost too
-    much."""
-    return cast("list[bytes | None]", body)

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Literal, overload
 
 from keyside import wire
-from keyside.batches import Job, OnError, Results, check_on_error, listed, settle, shared_or_listed, unfailed
+from keyside.batches import Job, OnError, Results, batch, settle
 from keyside.errors import KeysideError, SidecarError
 from keyside.pipelines import Pipeline, settle_outcome
 from keyside.wire import Context, Contexts, Hello, Value
@@ -187,7 +187,5 @@ class Client:
     def _many(
         self, op: int, keyring: str, values: Sequence[Value], context: Contexts, on_error: OnError
     ) -> list[bytes | None] | list[bytes | SidecarError | None]:
-        check_on_error(on_error)
-        items = listed(values)
-        body, some_failed = self._calls.many(Job(op, keyring, shared_or_listed(context, len(items)), items))
-        return settle(body, on_error) if some_failed else unfailed(body)
+        body, some_failed = self._calls.many(batch(op, keyring, values, context, on_error))
+        return settle(body, some_failed, on_error)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from time import monotonic
-from typing import Final, TypeAlias, cast
+from typing import Final, TypeAlias
 
 from keyside import wire
 from keyside.async_calls import AsyncCalls
@@ -232,7 +232,7 @@ def settle_outcome(outcome: Outcome) -> Results | KeysideError:
     if isinstance(outcome, KeysideError):
         return outcome
     body, some_failed = outcome
-    return settle(body, "return") if some_failed else cast("Results", body)
+    return settle(body, some_failed, "return")
 
 
 def _silence(outcome: Outcome) -> KeysideError | None:
