@@ -31,7 +31,7 @@ from providers.capabilities import (
 from providers.errors import Denied, ForeignWrap, InputRefused, KeyDisabled, NotFound
 from providers.gcp import names
 from providers.gcp.options import GcpOptions
-from providers.interface import Description, HealthStatus, WrappedKey
+from providers.interface import Description, HealthStatus, Probe, WrappedKey
 from providers.pool import PoolUsage
 from providers.sdk import sdk_missing
 from providers.wiping import wipe
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 MECHANISM: Final = "GOOGLE_SYMMETRIC_ENCRYPTION"  # AES-256-GCM, by the service's own name
-_RESERVED: Final = b"KSW"  # what the associated data of a wrap begins with (docs/spec/wrap.md)
+_VALUE: Final = b"KSV\x01"  # in front of a value's associated data; a wrap's begins with KSW (docs/spec/wrap.md)
 _PROBE: Final = b"keyside"
 
 
@@ -98,7 +98,7 @@ class GcpProvider(Backend, GeneratesKeys, ImportsKeys, DeletesKeys, Encrypts, Si
             {self._key, *(names.crypto_key(name, self._ring) for name in self._options.retired_keks)}
         )
         try:
-            self._kek, _ = await service.encrypt(self._key, _PROBE, _PROBE)
+            self._kek, _ = await service.encrypt(self._key, _PROBE, _VALUE + _PROBE)
         except (KeyDisabled, Denied) as error:
             if not await self._may_unwrap(service):
                 raise
@@ -157,24 +157,22 @@ class GcpProvider(Backend, GeneratesKeys, ImportsKeys, DeletesKeys, Encrypts, Si
         """Encrypt at most 4,096 bytes. Raises InputRefused, NotFound."""
         if len(plaintext) > MAX_PLAINTEXT_BYTES:
             raise InputRefused(f"at most {MAX_PLAINTEXT_BYTES} bytes: encrypt longer values under a data key")
-        _require_own(associated_data)
 
         async def call() -> Ciphertext:
             name = self._key if key is None else names.crypto_key(key, self._ring)
-            version, blob = await self._open_service().encrypt(name, plaintext, associated_data)
+            version, blob = await self._open_service().encrypt(name, plaintext, _VALUE + associated_data)
             return Ciphertext(version, MECHANISM, blob)
 
         return await self.bounded("encrypt", call)
 
     async def decrypt(self, ciphertext: Ciphertext, associated_data: bytes = b"") -> bytearray:
-        """Undo `encrypt`; the caller wipes the result. Raises Tampered, NotFound, ForeignWrap, InputRefused."""
+        """Undo `encrypt`; the caller wipes the result. Raises Tampered, NotFound, ForeignWrap."""
         if ciphertext.mechanism != MECHANISM:
             raise ForeignWrap(f"GCP_KMS encrypts with {MECHANISM} alone: this came from elsewhere")
-        _require_own(associated_data)
 
         async def call() -> bytearray:
             name = names.crypto_key(ciphertext.kek, self._ring)
-            return await self._open_service().decrypt(name, ciphertext.blob, associated_data)
+            return await self._open_service().decrypt(name, ciphertext.blob, _VALUE + associated_data)
 
         return await self.bounded("decrypt", call)
 
@@ -235,6 +233,15 @@ class GcpProvider(Backend, GeneratesKeys, ImportsKeys, DeletesKeys, Encrypts, Si
             timeout_seconds=performance.request_timeout / 1000,
         )
 
+    def probes(self) -> Sequence[Probe]:
+        """Who we are, the key, and the permissions that serving needs."""
+        return [
+            Probe("credentials", self._who),
+            Probe("key-encryption key", self._opens),
+            Probe("permission to wrap", lambda: self._permitted(names.ENCRYPT)),
+            Probe("permission to unwrap", lambda: self._permitted(names.DECRYPT)),
+        ]
+
     def pool_usage(self) -> PoolUsage | None:
         """How busy the channels are; None before the first opening."""
         return None if self._service is None else self._service.usage
@@ -243,6 +250,30 @@ class GcpProvider(Backend, GeneratesKeys, ImportsKeys, DeletesKeys, Encrypts, Si
         service, self._service = self._service, None
         if service is not None:
             await service.close()
+
+    async def _who(self) -> str:
+        """Get an access token of its own, so that credentials are judged before the key is."""
+
+        async def ask() -> str:
+            service = await self._connect()
+            try:
+                issued = await service.identity()
+            finally:
+                await service.close()
+            return issued.principal if issued.project is None else f"{issued.principal}, project {issued.project}"
+
+        return await self._calls.run("credentials", ask)
+
+    async def _permitted(self, permission: str) -> str:
+        async def ask() -> str:
+            if permission not in await self._open_service().permissions(self._key, permission):
+                raise Denied(
+                    f"the caller lacks {permission} on {self._key}: grant "
+                    "roles/cloudkms.cryptoKeyEncrypterDecrypter on the key"
+                )
+            return permission
+
+        return await self.bounded("test_iam_permissions", ask)
 
     async def _lifecycle(self) -> KeyLifecycle:
         await self.initialize()
@@ -260,9 +291,3 @@ class GcpProvider(Backend, GeneratesKeys, ImportsKeys, DeletesKeys, Encrypts, Si
     def _open_service(self) -> CloudKms:
         assert self._service is not None  # operations run on an open back end
         return self._service
-
-
-def _require_own(associated_data: bytes) -> None:
-    """Keep values apart from wraps: a wrap is decrypted by unwrap_key alone."""
-    if associated_data.startswith(_RESERVED):
-        raise InputRefused(f"associated data that begins with {_RESERVED.decode()} is reserved for wraps")

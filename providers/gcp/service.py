@@ -61,8 +61,7 @@ class CloudKms:
             wipe(copy)
         answer = EncryptResponse.pb(await self.call("encrypt", request, key))
         integrity.require_verified(answer.verified_plaintext_crc32c, "plaintext")
-        if associated_data:
-            integrity.require_verified(answer.verified_additional_authenticated_data_crc32c, "associated data")
+        integrity.require_verified(answer.verified_additional_authenticated_data_crc32c, "associated data")
         ciphertext = answer.ciphertext
         integrity.require_same(ciphertext, _announced(answer, "ciphertext_crc32c"), "ciphertext")
         return require_of(key, answer.name), ciphertext
@@ -132,14 +131,13 @@ def require_of(key: str, version: str) -> str:
 
 
 def _message(kind: Any, associated_data: bytes, **fields: Any) -> Any:
-    """A request made of the plain message: proto-plus takes a tenth of a whole call to look at each field.
-
-    Without associated data there is nothing that a checksum could be of.
-    """
-    if associated_data:
-        fields["additional_authenticated_data"] = associated_data
-        fields["additional_authenticated_data_crc32c"] = Int64Value(value=integrity.checksum(associated_data))
-    return kind.wrap(kind.pb()(**fields))
+    """A request made of the plain message: proto-plus takes a tenth of a whole call to look at each field."""
+    message = kind.pb()(
+        additional_authenticated_data=associated_data,
+        additional_authenticated_data_crc32c=Int64Value(value=integrity.checksum(associated_data)),
+        **fields,
+    )
+    return kind.wrap(message)
 
 
 def _announced(answer: Any, field: str) -> int | None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import google.auth
-from google.auth import exceptions, impersonated_credentials, jwt
+from google.auth import aws, environment_vars, exceptions, identity_pool, impersonated_credentials, jwt
 from google.auth.credentials import Credentials
 from google.auth.transport.requests import Request
 from google.oauth2 import service_account
@@ -33,6 +33,10 @@ AUDIENCE: Final = "https://cloudkms.googleapis.com/"
 AHEAD: Final = 225.0  # seconds before its end that a token is renewed, as google-auth does
 PAUSE: Final = 10.0  # seconds between attempts to renew a token that still works
 LEAST_AGE: Final = 1.0  # seconds; a younger token that is refused will not get better by another one
+
+_KEY_FILE: Final = "the key file that `gcloud iam service-accounts keys create` writes"
+_POOL_FILE: Final = "the file that `gcloud iam workload-identity-pools create-cred-config` writes"
+_AWS_TOKEN: Final = "urn:ietf:params:aws:token-type:aws4_request"  # noqa: S105  # the name of a type
 
 _log = logging.getLogger(__name__)
 
@@ -162,30 +166,60 @@ def issuer(options: GcpOptions, base: Path) -> Issuer:
 
 
 def _from_key(data: KeyFileData, base: Path, request: Request) -> tuple[Credentials, str | None]:
+    info = _json(data.service_account_key.text(base), "service_account", _KEY_FILE)
     try:
-        info = json.loads(data.service_account_key.text(base))
         if data.service_account is None:
             # a JWT that the key signs is a token in itself, no endpoint has to be asked: https://google.aip.dev/auth/4111
             credentials = jwt.Credentials.from_service_account_info(info, audience=AUDIENCE)
         else:
             credentials = service_account.Credentials.from_service_account_info(info, scopes=SCOPES)
     except (ValueError, TypeError, exceptions.MalformedError):
-        raise CredentialsInvalid(
-            "the service account key is not the JSON file that `gcloud iam service-accounts keys create` writes"
-        ) from None
+        raise CredentialsInvalid(f"this is not {_KEY_FILE}: some of it is missing or damaged") from None
     return _acting_as(credentials, data.service_account), info.get("project_id")
 
 
 def _ambient(data: AmbientData, base: Path, request: Request) -> tuple[Credentials, str | None]:
-    if data.credential_file is not None:
-        path = base / data.credential_file
-        if not os.access(path, os.R_OK):
-            raise NotFound(f"there is no readable file {path}: correct hsm.credentials.data.credentialFile")
-        found = google.auth.load_credentials_from_file(str(path), scopes=SCOPES, request=request)
+    named = data.credential_file or _federation_in_environment()
+    if named is None:
+        credentials, project = google.auth.default(scopes=SCOPES, request=request)
     else:
-        found = google.auth.default(scopes=SCOPES, request=request)
-    credentials, project = found
+        credentials, project = _federated(base / named), None
     return _acting_as(credentials, data.service_account), project
+
+
+def _federation_in_environment() -> str | None:
+    """GOOGLE_APPLICATION_CREDENTIALS, for federation: google-auth would ask a further service what the project is."""
+    named = os.environ.get(environment_vars.CREDENTIALS)
+    try:
+        info = json.loads(Path(named).read_text()) if named else None
+    except (OSError, ValueError):
+        return None  # google-auth says what is wrong with it
+    return named if isinstance(info, dict) and info.get("type") == "external_account" else None
+
+
+def _federated(path: Path) -> Credentials:
+    """Workload identity federation: a token of the workload's own platform is exchanged for one of Google's."""
+    try:
+        content = path.read_text()
+    except (OSError, UnicodeDecodeError):
+        raise NotFound(f"there is no readable file {path}: correct hsm.credentials.data.credentialFile") from None
+    info = _json(content, "external_account", _POOL_FILE)
+    kind = aws if info.get("subject_token_type") == _AWS_TOKEN else identity_pool
+    try:
+        return kind.Credentials.from_info(info, scopes=SCOPES)
+    except (ValueError, TypeError, exceptions.MalformedError):
+        raise CredentialsInvalid(f"{path} is not {_POOL_FILE}: some of it is missing or damaged") from None
+
+
+def _json(content: str, kind: str, what: str) -> dict[str, Any]:
+    """A credential file of the expected `type`: one of another type may name any address to send secrets to."""
+    try:
+        info = json.loads(content)
+    except ValueError:
+        info = None
+    if not isinstance(info, dict) or info.get("type") != kind:
+        raise CredentialsInvalid(f"this is not {what} (JSON with type {kind})")
+    return info
 
 
 def _acting_as(credentials: Credentials, account: str | None) -> Credentials:

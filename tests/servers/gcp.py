@@ -76,5 +76,6 @@ def _described(ready: dict[str, Any], client_certificates: bool) -> ServedGoogle
         },
         "credentials": {"type": "SERVICE_PRINCIPAL", "data": {"serviceAccountKeyFile": ready["account"]}},
     }
-    environment = {"GCE_METADATA_HOST": f"127.0.0.1:{ready['http']}"}
+    metadata = f"127.0.0.1:{ready['http']}"
+    environment = {"GCE_METADATA_HOST": metadata, "GCE_METADATA_IP": metadata}
     return ServedGoogle(hsm, environment, ready)

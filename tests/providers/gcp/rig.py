@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,10 @@ class GcpRig(Rig):
         provider = create(hsm, self.folder)
         assert isinstance(provider, GcpProvider)
         return provider
+
+    def workload(self) -> dict[str, Any]:
+        """The credential file of workload identity federation."""
+        return dict(json.loads(Path(self.google.ready["workload"]).read_text()))
 
     def secrets(self) -> list[bytes]:
         return [secret.encode() for secret in self.google.ready["secrets"]]
