@@ -215,6 +215,8 @@ class SharedLibrary:
         try:
             if self._native is None:
                 self._native = ThreadSafeLibrary(self.path)
+                # never to be freed: python-pkcs11's destructor fails when the interpreter has half ended
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._native))
             else:
                 self._native.initialize()
         except (OSError, AttributeError) as error:

@@ -96,7 +96,7 @@ class Pkcs11Provider(
             device.check(held)
             return f"token {device.token.label!r}, key {device.kek}, {device.sealing.name}"
 
-        return HealthStatus.OK, await self._on_session(check)
+        return HealthStatus.OK, await self.on_session(check)
 
     async def _wrap(self, key: bytes | bytearray, context: WrapContext) -> WrappedKey:
         def wrap(device: Device, held: Held) -> WrappedKey:
@@ -104,11 +104,11 @@ class Pkcs11Provider(
             return WrappedKey(self.name, device.kek, device.sealing.name, blob)
 
         associated = context.authenticated()
-        return await self._on_session(wrap)
+        return await self.on_session(wrap)
 
     async def _unwrap(self, wrapped: WrappedKey, context: WrapContext) -> bytearray:
         associated = context.authenticated()
-        return await self._on_session(
+        return await self.on_session(
             lambda device, held: device.open(held, wrapped.kek, wrapped.mechanism, wrapped.blob, associated)
         )
 
@@ -123,7 +123,7 @@ class Pkcs11Provider(
             name = key or device.kek
             return Ciphertext(name, device.sealing.name, device.seal(held, name, plaintext, _VALUES + associated_data))
 
-        return await self.bounded("encrypt", lambda: self._on_session(call))
+        return await self.bounded("encrypt", lambda: self.on_session(call))
 
     async def decrypt(self, ciphertext: Ciphertext, associated_data: bytes = b"") -> bytearray:
         """Undo `encrypt`; the caller wipes the result. Raises Tampered, NotFound, ForeignWrap."""
@@ -131,7 +131,7 @@ class Pkcs11Provider(
         def call(device: Device, held: Held) -> bytearray:
             return device.open(held, ciphertext.kek, ciphertext.mechanism, ciphertext.blob, _VALUES + associated_data)
 
-        return await self.bounded("decrypt", lambda: self._on_session(call))
+        return await self.bounded("decrypt", lambda: self.on_session(call))
 
     async def generate_key(self, specification: KeySpecification) -> KeyReference:
         """Make a key that never leaves: `AES-256` for wrapping, `EC-P256` or `EC-P384` for signing."""
@@ -182,7 +182,7 @@ class Pkcs11Provider(
 
             return sign(held.session, key, data)
 
-        return await self.bounded("sign", lambda: self._on_session(call))
+        return await self.bounded("sign", lambda: self.on_session(call))
 
     async def verify(self, data: bytes, signature: Signature) -> None:
         """Return when the token finds the signature good. Raises Tampered, NotFound."""
@@ -192,7 +192,7 @@ class Pkcs11Provider(
 
             verify(held.session, data, signature)
 
-        await self.bounded("verify", lambda: self._on_session(call))
+        await self.bounded("verify", lambda: self.on_session(call))
 
     async def create_session(self) -> Session:
         """Open a session on the token beside the pool's. Raises Throttled when the token has no more."""
@@ -200,7 +200,7 @@ class Pkcs11Provider(
         def call(device: Device, _: Held) -> tuple[Device, Any]:
             return device, device.token.open()
 
-        device, session = await self.bounded("create_session", lambda: self._on_session(call))
+        device, session = await self.bounded("create_session", lambda: self.on_session(call))
         handle = f"{device.generation}:{session.handle}"
         self._held_sessions[handle] = device, session
         return Session(handle, datetime.now(UTC))
@@ -214,7 +214,7 @@ class Pkcs11Provider(
         def call(_: Device, __: Held) -> None:
             device.end_session(native)
 
-        await self.bounded("close_session", lambda: self._on_session(call))
+        await self.bounded("close_session", lambda: self.on_session(call))
 
     async def get_audit_logs(self, since: datetime, until: datetime, limit: int = 1000) -> Sequence[AuditRecord]:
         """What this process asked of the token: PKCS #11 has no call that reads a token's own log."""
@@ -228,7 +228,7 @@ class Pkcs11Provider(
 
             return compliance(device, held)
 
-        return await self.bounded("get_compliance_info", lambda: self._on_session(call))
+        return await self.bounded("get_compliance_info", lambda: self.on_session(call))
 
     def probes(self) -> Sequence[Probe]:
         """Opening says what is wrong with library, token, PIN, key and mechanism; then the permission to unwrap."""
@@ -272,7 +272,7 @@ class Pkcs11Provider(
         self._workers.join(CLOSING_SECONDS / 2)
         self._opener.close()
 
-    async def _on_session(self, call: Callable[[Device, Held], T]) -> T:
+    async def on_session(self, call: Callable[[Device, Held], T]) -> T:
         device = self._in_use()
         try:
             return await self._workers.run(lambda seat: device.serve(seat, lambda held: call(device, held)))

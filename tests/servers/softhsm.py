@@ -4,37 +4,23 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from tests.servers import Served
+from tests.servers.token_administrator import TOKEN, ServedToken
 
-ROOT: Final = Path(__file__).parents[2]
 PLACES: Final = ("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/pkcs11/libsofthsm2.so", "/usr/lib/libsofthsm2.so")
-TOKEN: Final = "keyside-test"
 PIN: Final = "correct horse 4711"
-FIRST_KEY: Final = "00000001"
-"""CKA_ID of the key-encryption key that is there from the start."""
 
 
 @dataclass(frozen=True)
-class ServedSoftHsm(Served):
-    """The token, and what its administrator can do to it."""
+class ServedSoftHsm(ServedToken):
+    """The token, which can be pulled out."""
 
-    library: str = ""
     tokens: Path = field(default_factory=Path)
-
-    def order(self, order: str, label: str = "keyside", identity: str = FIRST_KEY, *flags: str, pin: str = PIN) -> str:
-        """Have tests/servers/token_admin.py do something to the objects of that label and CKA_ID."""
-        command = [sys.executable, "-m", "tests.servers.token_admin", self.library, TOKEN, pin, order, label, identity]
-        done = subprocess.run(
-            [*command, *flags], cwd=ROOT, env=os.environ | self.environment, check=True, capture_output=True, text=True
-        )
-        return done.stdout.strip()
 
     @contextmanager
     def unplugged(self) -> Iterator[None]:
@@ -76,6 +62,6 @@ def serve(folder: Path, *, provider: str = "LUNA_HSM", **hsm: Any) -> Iterator[S
         "credentials": {"type": "TOKEN", "data": {"pinFile": str(pin_file)}},
         **hsm,
     }
-    served = ServedSoftHsm(section, environment, library(), tokens)
+    served = ServedSoftHsm(section, environment, library(), PIN, tokens=tokens)
     served.order("generate")
     yield served

@@ -1,4 +1,4 @@
-"""A token under test: SoftHSM, through the provider or by its administrator's hands."""
+"""A token under test, through the provider and by its administrator's hands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 
 from providers import Provider, WrappedKey, create
 from tests.providers.rig import Rig
-from tests.servers.softhsm import FIRST_KEY, PIN, ServedSoftHsm
+from tests.servers.softhsm import ServedSoftHsm
+from tests.servers.token_administrator import FIRST_KEY, ServedToken
 
 BASE = Path("/")
 
@@ -19,7 +20,7 @@ BASE = Path("/")
 class TokenRig(Rig):
     """One label of a token that other tests use too; `hsm` is added to the section."""
 
-    def __init__(self, served: ServedSoftHsm, **hsm: Any) -> None:
+    def __init__(self, served: ServedToken, **hsm: Any) -> None:
         self.served = served
         self.hsm = hsm
         self._newest = int(FIRST_KEY, 16)
@@ -30,7 +31,7 @@ class TokenRig(Rig):
         return create(section, BASE)
 
     def secrets(self) -> list[bytes]:
-        return [PIN.encode()]
+        return [self.served.pin.encode()]
 
     def unknown_kek(self, wrapped: WrappedKey) -> WrappedKey:
         return dataclasses.replace(wrapped, kek="keyside#ffff")
@@ -49,6 +50,7 @@ class TokenRig(Rig):
 
     @contextmanager
     def unplugged(self) -> Iterator[None]:
+        assert isinstance(self.served, ServedSoftHsm)
         with self.served.unplugged():
             yield
 

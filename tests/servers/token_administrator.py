@@ -1,4 +1,4 @@
-"""What a token's administrator does by hand: `python -m tests.servers.token_admin LIBRARY TOKEN PIN ORDER LABEL ID`.
+"""What a token's administrator does by hand, by `python -m tests.servers.token_administrator`.
 
 Apart from the product's code on purpose, and in another process, so that the library of the product is not disturbed.
 """
@@ -6,14 +6,44 @@ Apart from the product's code on purpose, and in another process, so that the li
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
 import sys
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
 
 import pkcs11
 from pkcs11 import Attribute, KeyType, MechanismFlag, ObjectClass
 from pkcs11 import Mechanism as Ckm
 
+from tests.servers import Served
+
+ROOT: Final = Path(__file__).parents[2]
+TOKEN: Final = "keyside-test"
+FIRST_KEY: Final = "00000001"
+"""CKA_ID of the key-encryption key that is there from the start."""
+
 USES = MechanismFlag.ENCRYPT | MechanismFlag.DECRYPT | MechanismFlag.WRAP | MechanismFlag.UNWRAP
+
+
+@dataclass(frozen=True)
+class ServedToken(Served):
+    """A token, and what its administrator can do to it."""
+
+    library: str = ""
+    pin: str = ""
+    mac: bool = False  # whether keys come with a MAC key
+
+    def order(self, order: str, label: str = "keyside", identity: str = FIRST_KEY, *flags: str) -> str:
+        """Have an administrator do something to the objects of that label and CKA_ID; returns what it printed."""
+        command = [sys.executable, "-m", __name__, self.library, TOKEN, self.pin, order, label, identity, *flags]
+        if self.mac and order == "generate":
+            command.append("--mac")
+        done = subprocess.run(
+            command, cwd=ROOT, env=os.environ | self.environment, check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
 
 
 def arguments() -> argparse.Namespace:

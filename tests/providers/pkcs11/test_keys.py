@@ -1,0 +1,223 @@
+"""Making, bringing in, using and destroying keys; the other operations of the interface."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import pytest_asyncio
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, SECP384R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384
+from pkcs11 import Attribute, KeyType, ObjectClass
+
+from providers import (
+    Capability,
+    InputRefused,
+    KeySpecification,
+    NotFound,
+    Signature,
+    Tampered,
+    WrapContext,
+)
+from providers.pkcs11.device import Device, Held
+from providers.pkcs11.keys import find_key
+from providers.pkcs11.provider import Pkcs11Provider
+from tests.providers.pkcs11.rig import TokenRig
+from tests.servers.softhsm import ServedSoftHsm
+
+CONTEXT = WrapContext(7, "users", "42", "index")
+SHUT = {
+    Attribute.TOKEN: True,
+    Attribute.PRIVATE: True,
+    Attribute.SENSITIVE: True,
+    Attribute.EXTRACTABLE: False,
+}
+
+
+@pytest_asyncio.fixture
+async def provider(token: ServedSoftHsm) -> AsyncIterator[Pkcs11Provider]:
+    provider = TokenRig(token, performance={"requestTimeout": 30_000}).make()
+    assert isinstance(provider, Pkcs11Provider)
+    yield provider
+    await provider.close()
+
+
+async def attributes(
+    provider: Pkcs11Provider, name: str, kind: ObjectClass, key_type: KeyType
+) -> dict[Attribute, object]:
+    wanted = [*SHUT, Attribute.LOCAL, Attribute.NEVER_EXTRACTABLE, Attribute.ENCRYPT, Attribute.WRAP]
+
+    def read(_: Device, held: Held) -> dict[Attribute, object]:
+        key = find_key(held.session, name, key_type, kind)
+        possible = wanted if kind is ObjectClass.SECRET_KEY else wanted[:-2]
+        return {attribute: key[attribute] for attribute in possible}
+
+    return await provider.on_session(read)
+
+
+async def test_a_key_made_in_the_token_stays_there_and_does_one_thing(
+    provider: Pkcs11Provider, token: ServedSoftHsm
+) -> None:
+    made = await provider.generate_key(KeySpecification("generated", "wrap", "AES-256"))
+    found = await attributes(provider, made.key, ObjectClass.SECRET_KEY, KeyType.AES)
+    assert found == SHUT | {
+        Attribute.LOCAL: True, Attribute.NEVER_EXTRACTABLE: True, Attribute.ENCRYPT: True, Attribute.WRAP: False,
+    }  # fmt: skip
+    user = TokenRig(token, kek="generated").make()
+    key = os.urandom(32)
+    wrapped = await user.wrap_key(key, CONTEXT)
+    assert wrapped.kek == made.key
+    assert await user.unwrap_key(wrapped, CONTEXT) == key
+    await user.close()
+
+
+async def test_the_newest_of_a_label_wraps_and_a_whole_name_picks_one(
+    provider: Pkcs11Provider, token: ServedSoftHsm
+) -> None:
+    older = await provider.generate_key(KeySpecification("several", "wrap", "AES-256"))
+    newer = await provider.generate_key(KeySpecification("several", "wrap", "AES-256"))
+    for kek, expected in (("several", newer.key), (older.key, older.key)):
+        user = TokenRig(token, kek=kek).make()
+        assert (await user.wrap_key(os.urandom(32), CONTEXT)).kek == expected
+        await user.close()
+
+
+async def test_a_key_brought_in_is_that_key_and_shut(provider: Pkcs11Provider, token: ServedSoftHsm) -> None:
+    original = os.urandom(32)
+    material = bytearray(original)
+    brought = await provider.import_key(KeySpecification("imported", "wrap", "AES-256"), material)
+    assert material == bytes(32), "wiped"
+    found = await attributes(provider, brought.key, ObjectClass.SECRET_KEY, KeyType.AES)
+    assert found[Attribute.EXTRACTABLE] is False
+    assert found[Attribute.SENSITIVE] is True
+    assert (found[Attribute.LOCAL], found[Attribute.NEVER_EXTRACTABLE]) == (False, False), "it was outside once"
+
+    user = TokenRig(token, kek="imported").make()
+    key = os.urandom(32)
+    wrapped = await user.wrap_key(key, CONTEXT)
+    await user.close()
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    assert AESGCM(original).decrypt(wrapped.blob[1:13], wrapped.blob[13:], CONTEXT.authenticated()) == key
+
+
+@pytest.mark.parametrize(
+    ("specification", "length"),
+    [
+        (KeySpecification("x", "wrap", "AES-256"), 31),
+        (KeySpecification("x", "wrap", "AES-128"), 16),
+        (KeySpecification("x", "sign", "EC-P256"), 32),
+    ],
+)
+async def test_other_material_is_refused_and_wiped(
+    provider: Pkcs11Provider, specification: KeySpecification, length: int
+) -> None:
+    material = bytearray(os.urandom(length))
+    with pytest.raises(InputRefused):
+        await provider.import_key(specification, material)
+    assert material == bytes(length)
+
+
+async def test_deleting(provider: Pkcs11Provider, token: ServedSoftHsm) -> None:
+    made = await provider.generate_key(KeySpecification("doomed", "sign", "EC-P256"))
+    await provider.delete_key(made.key)
+    assert token.order("count", "doomed", made.key.partition("#")[2]) == "0", "both halves are gone"
+    for name in (made.key, "no such key", "doomed#zz", "#00"):
+        with pytest.raises(NotFound):
+            await provider.delete_key(name)
+    kek = provider.describe().kek
+    assert kek is not None
+    with pytest.raises(InputRefused, match="in use"):
+        await provider.delete_key(kek)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "curve", "digest", "name"),
+    [
+        ("EC-P256", SECP256R1(), SHA256(), "ECDSA-P256-SHA256"),
+        ("EC-P384", SECP384R1(), SHA384(), "ECDSA-P384-SHA384"),
+    ],
+)
+async def test_signatures_are_what_others_verify(
+    provider: Pkcs11Provider, algorithm: str, curve: SECP256R1 | SECP384R1, digest: SHA256 | SHA384, name: str
+) -> None:
+    made = await provider.generate_key(KeySpecification(f"signer {algorithm}", "sign", algorithm))
+    found = await attributes(provider, made.key, ObjectClass.PRIVATE_KEY, KeyType.EC)
+    assert found == SHUT | {Attribute.LOCAL: True, Attribute.NEVER_EXTRACTABLE: True}
+    signature = await provider.sign(b"data", key=made.key)
+    assert (signature.key, signature.algorithm) == (made.key, name)
+    await provider.verify(b"data", signature)
+
+    def point(_: Device, held: Held) -> bytes:
+        octets = bytes(find_key(held.session, made.key, KeyType.EC, ObjectClass.PUBLIC_KEY)[Attribute.EC_POINT])
+        return octets[2:] if octets[1] < 0x80 else octets[3:]  # an OCTET STRING
+
+    public = EllipticCurvePublicKey.from_encoded_point(curve, await provider.on_session(point))
+    public.verify(signature.blob, b"data", ECDSA(digest))
+    with pytest.raises(InvalidSignature):
+        public.verify(signature.blob, b"date", ECDSA(digest))
+
+    forgeries = [
+        (b"date", signature),
+        (b"data", Signature(made.key, "ECDSA-P521-SHA512", signature.blob)),
+        (b"data", Signature(made.key, name, signature.blob[:-1])),
+        (b"data", Signature(made.key, name, b"")),
+        (b"data", Signature(made.key, name, signature.blob[:-1] + bytes([signature.blob[-1] ^ 1]))),
+    ]
+    for data, forged in forgeries:
+        with pytest.raises(Tampered):
+            await provider.verify(data, forged)
+
+
+async def test_a_key_that_cannot_sign(provider: Pkcs11Provider) -> None:
+    kek = provider.describe().kek or "keyside#00000001"
+    with pytest.raises(NotFound):
+        await provider.sign(b"data", key=kek)
+    with pytest.raises(InputRefused):
+        await provider.generate_key(KeySpecification("x", "sign", "EC-P521"))
+    with pytest.raises(InputRefused):
+        await provider.generate_key(KeySpecification("x", "wrap", "AES-128"))
+
+
+async def test_sessions_beside_the_pool(provider: Pkcs11Provider) -> None:
+    first, second = await provider.create_session(), await provider.create_session()
+    assert first.handle != second.handle
+    await provider.close_session(first)
+    await provider.close_session(first)
+    await provider.close_session(second)
+    assert await provider.wrap_key(bytes(32), CONTEXT), "closing them logged nobody out"
+
+
+async def test_what_this_process_did_is_its_audit_log(provider: Pkcs11Provider) -> None:
+    began = datetime.now(UTC)
+    await provider.wrap_key(bytes(32), CONTEXT)
+    with pytest.raises(NotFound):
+        await provider.delete_key("no such key#00")
+    records = await provider.get_audit_logs(began, began + timedelta(minutes=1))
+    assert [(record.operation, record.succeeded, record.source) for record in records] == [
+        ("wrap_key", True, "sidecar"),
+        ("delete_key", False, "sidecar"),
+    ]
+
+
+async def test_compliance_is_read_from_the_token(provider: Pkcs11Provider, token: ServedSoftHsm) -> None:
+    info = await provider.get_compliance_info()
+    assert "SoftHSM" in info.key_storage
+    assert "software" in info.key_storage
+    assert (info.validated_to, info.extractable) == (None, False)
+    assert any("generated inside" in note for note in info.notes)
+    token.order("generate", "leaky", "0b", "--extractable")
+    leaky = TokenRig(token, kek="leaky").make()
+    assert isinstance(leaky, Pkcs11Provider)
+    info = await leaky.get_compliance_info()
+    assert info.extractable
+    assert "has never been extractable: no" in info.notes
+    await leaky.close()
+
+
+async def test_all_sixteen_operations_are_there(provider: Pkcs11Provider) -> None:
+    assert all(flag in provider.capabilities for flag in Capability)
+    assert not provider.lacks
