@@ -28,8 +28,8 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
-from providers.aws.credentials import authorities, open_session, quick
-from providers.aws.names import addressed, is_key_arn, recorded, region_of
+from providers.aws.credentials import authorities, home, open_session, quick
+from providers.aws.names import addressed, is_key_arn, recorded
 from providers.aws.options import AwsOptions
 from providers.aws.refusals import DRY_RUN_SUCCEEDED, Asked, foreign_ciphertext, malformed, refusal
 from providers.aws.transport import Transport, session_class
@@ -97,7 +97,7 @@ class KmsClient:
             session = open_session(options, base)
             client = await session.create_client(
                 "kms",
-                region_name=options.connection.region or region_of(options.kek),
+                region_name=home(options),
                 endpoint_url=options.connection.endpoint,
                 config=quick(
                     options,
@@ -107,8 +107,16 @@ class KmsClient:
                     use_fips_endpoint=options.use_fips_endpoint,
                 ),
             ).__aenter__()
-        except (ClientError, BotoCoreError, ValueError) as error:
+        except BotoCoreError as error:
             raise _translated(error, Asked("CreateClient", options.kek, "")) from None
+        except ValueError:
+            raise ConfigurationInvalid(
+                [
+                    Problem(
+                        "hsm.connection.endpoint", "the AWS SDK takes it for no URL (or AWS_ENDPOINT_URL, or a proxy's)"
+                    )
+                ]
+            ) from None
         client.meta.events.register("after-call.kms", _wipe_answer)
         endpoint: str = client.meta.endpoint_url
         tls = None
@@ -186,9 +194,7 @@ class KmsClient:
         asked = Asked(_CAPITALS.get(operation) or _capitals(operation), key, self.region)
         try:
             answer: dict[str, Any] = await getattr(self._client, operation)(**parameters)
-        except ClientError as error:
-            raise _translated(error, asked) from None
-        except (BotoCoreError, ValueError, KeyError) as error:
+        except SDK_ERRORS as error:
             raise _translated(error, asked) from None
         self.proven = True
         return answer
@@ -207,7 +213,7 @@ class KmsClient:
                 config=quick(self._options),
             ) as client:
                 answer: dict[str, Any] = await getattr(client, operation)(**parameters)
-        except (ClientError, BotoCoreError, ValueError, KeyError) as error:
+        except SDK_ERRORS as error:
             raise _translated(error, asked) from None
         return answer
 
@@ -231,7 +237,7 @@ class KmsClient:
             # a service without dry runs gets as far as the ciphertext, which it does once the caller is permitted
             if _code(error) not in (DRY_RUN_SUCCEEDED, "InvalidCiphertextException"):
                 raise _translated(error, asked) from None
-        except (BotoCoreError, ValueError, KeyError) as error:
+        except SDK_ERRORS as error:
             raise _translated(error, asked) from None
 
     def _answered_for(self, key: str, answer: Mapping[str, Any], operation: str) -> str:
@@ -249,6 +255,18 @@ class KmsClient:
         data = self._options.credentials.data
         return getattr(data, "sts_endpoint", None)
 
+
+# the last ones are what botocore's parser meets in JSON that has not the shape it trusts in
+SDK_ERRORS: Final = (
+    ClientError,
+    BotoCoreError,
+    ResponseParserError,
+    AttributeError,
+    KeyError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 _CAPITALS: Final = {"encrypt": "Encrypt", "decrypt": "Decrypt", "describe_key": "DescribeKey"}
 
@@ -286,9 +304,9 @@ def _translated(error: Exception, asked: Asked) -> ProviderError:
             return Unavailable(
                 f"{asked.operation} did not reach AWS ({type(error).__name__}): see the network and endpoints"
             )
-        case ResponseParserError():
-            return malformed(asked.operation, "no JSON")
-        case _:
+        case BotoCoreError():
             return ProviderError(
                 f"the AWS SDK failed in {asked.operation} ({type(error).__name__}): see hsm.connection, the profile"
             )
+        case _:
+            return malformed(asked.operation, f"{type(error).__name__} in reading it")

@@ -11,6 +11,7 @@ from aiobotocore.credentials import AioCredentialResolver, AioDeferredRefreshabl
 from aiobotocore.session import AioSession
 from botocore import UNSIGNED
 
+from providers.aws.names import region_of
 from providers.aws.options import AccessKey, AccessKeyData, AwsOptions, RoleData
 from providers.errors import CredentialsInvalid
 
@@ -41,14 +42,20 @@ def open_session(options: AwsOptions, base: Path) -> AioSession:
     """
     if isinstance(options.credentials, AccessKey):
         return _with_access_key(options.credentials.data, base)
-    data = options.credentials.data
+    data, whole = options.credentials.data, _session(lean=False)
+    source: _DefaultChain | _Role = _DefaultChain(whole)
+    if data.role_arn is not None:
+        source = _Role(
+            _Assuming(whole, options, data, base), WEB_IDENTITY if data.web_identity_token_file else ASSUME_ROLE
+        )
     session = _session()
-    if data.role_arn is None:
-        return session
-    method = ASSUME_ROLE if data.web_identity_token_file is None else WEB_IDENTITY
-    renewed = _Renewed(_AssumedRole(_session(), options, data, base), method)
-    session.register_component("credential_provider", AioCredentialResolver([renewed]))
+    session.register_component("credential_provider", AioCredentialResolver([source]))
     return session
+
+
+def home(options: AwsOptions) -> str | None:
+    """The region to call; None leaves it to the environment and the AWS profile."""
+    return options.connection.region or region_of(options.kek)
 
 
 def quick(options: AwsOptions, **settings: Any) -> AioConfig:
@@ -68,7 +75,7 @@ def authorities(options: AwsOptions, base: Path) -> str | None:
     return None if name is None else str(base / name)
 
 
-class _AssumedRole:
+class _Assuming:
     """Asks STS for the role's credentials."""
 
     def __init__(self, session: AioSession, options: AwsOptions, data: RoleData, base: Path) -> None:
@@ -89,7 +96,7 @@ class _AssumedRole:
         config = quick(self._options, **({"signature_version": UNSIGNED} if unsigned else {}))
         async with self._session.create_client(
             "sts",
-            region_name=self._options.connection.region,
+            region_name=home(self._options),
             endpoint_url=data.sts_endpoint,
             verify=authorities(self._options, self._base),
             config=config,
@@ -122,7 +129,19 @@ class _AssumedRole:
         return {} if source is None else {"ExternalId": source.text(self._base)}
 
 
-class _Renewed:
+class _DefaultChain:
+    """A credential provider in botocore's sense: what the SDK finds by itself in `session`."""
+
+    METHOD = "default-chain"
+
+    def __init__(self, session: AioSession) -> None:
+        self._session = session
+
+    async def load(self) -> Any:
+        return await self._session.get_credentials()
+
+
+class _Role:
     """A credential provider in botocore's sense: one role, renewed before its credentials expire."""
 
     def __init__(self, renew: Callable[[], Awaitable[dict[str, str]]], method: str) -> None:
@@ -133,8 +152,9 @@ class _Renewed:
         return AioDeferredRefreshableCredentials(refresh_using=self._renew, method=self.METHOD)
 
 
-def _session() -> AioSession:
-    session = AioSession()
+def _session(*, lean: bool = True) -> AioSession:
+    """`lean`: without the SDK's handlers for other services' oddities, which run at every call (a tenth of its CPU)."""
+    session = AioSession(include_builtin_handlers=not lean)
     session.register_component("data_loader", _LOADER)
     return session
 

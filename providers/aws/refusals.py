@@ -194,6 +194,8 @@ def _assuming_refused(code: str, status: object) -> ProviderError:
 def _unknown(code: str, status: object) -> tuple[type[ProviderError], str]:
     if status == 429:
         return Throttled, _TOO_MANY
+    if status == 403:
+        return Denied, _NOT_ALLOWED
     if isinstance(status, int) and status >= 500:
         return Unavailable, f"what answers for AWS KMS failed with HTTP status {status}"
     return Denied, "AWS KMS refuses {operation} with {key} for a reason that this release does not know"
