@@ -45,8 +45,8 @@ def _endpoint(endpoint: str) -> str:
         if not endpoint.removeprefix(_UNIX).startswith("/"):
             raise ValueError("is unix:///absolute/path for an agent's socket")
         return endpoint
-    parts = urlsplit(endpoint)
     try:
+        parts = urlsplit(endpoint)
         complete = bool(parts.hostname) and parts.port != 0
     except ValueError:
         complete = False

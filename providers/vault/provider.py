@@ -31,6 +31,7 @@ from providers.errors import ConfigurationInvalid, Denied, InputRefused, KeyDisa
 from providers.interface import DATA_KEY_BYTES, Description, HealthStatus, Probe, WrappedKey
 from providers.options import SECTION
 from providers.pool import PoolUsage
+from providers.vault.answers import not_vault
 from providers.vault.engine import Engine, creates, updates
 from providers.vault.identity import Identity
 from providers.vault.keys import Keys
@@ -121,6 +122,8 @@ class VaultProvider(
 
     async def _wrap(self, key: bytes | bytearray, context: WrapContext) -> WrappedKey:
         version, blob = await self._engine.encrypt(self._options.kek, key, context.authenticated())
+        if len(blob) != DATA_KEY_BYTES + OVERHEAD_BYTES:
+            raise not_vault(f"wrapping under {version}")
         self._kek = str(version)
         return WrappedKey(self.name, self._kek, AES_256_GCM, blob)
 
