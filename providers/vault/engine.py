@@ -74,7 +74,10 @@ class Engine:
     async def verify(self, key: KeyVersion, request: Mapping[str, str]) -> None:
         """Raise Tampered unless the signature is good."""
         about = f"verifying with {key}"
-        if data(await self.ask("POST", f"verify/{key.key}", request), about).get("valid") is not True:
+        answer = await self.ask("POST", f"verify/{key.key}", request)
+        if answer.status != 200:
+            raise await self._explained(failure(answer, about), about, key.key, key.version)
+        if data(answer, about).get("valid") is not True:
             raise Tampered(f"{about}: the signature is not of this data by this key")
 
     async def ask(self, method: Method, path: str, body: Mapping[str, Any] | None = None) -> Answer:
@@ -84,7 +87,7 @@ class Engine:
 
     async def who(self) -> str:
         """A line about the token: name, policies, seconds left. Raises Denied, CredentialsInvalid."""
-        answer = await self._identity.call("GET", "auth/token/lookup-self")
+        answer = await self._identity.call("GET", "auth/token/lookup-self", doubting=False)
         if answer.status == 403:
             return "a token that may not look itself up"
         found = data(answer, "looking up the token")
@@ -97,7 +100,8 @@ class Engine:
     async def capabilities(self, name: str) -> tuple[frozenset[str], frozenset[str]]:
         """What the token may do with `encrypt/NAME` and `decrypt/NAME`. Raises Denied when it may not ask."""
         paths = [f"{self.mount}/{operation}/{name}" for operation in ("encrypt", "decrypt")]
-        answer = await self._identity.call("POST", "sys/capabilities-self", json.dumps({"paths": paths}).encode())
+        body = json.dumps({"paths": paths}).encode()
+        answer = await self._identity.call("POST", "sys/capabilities-self", body, doubting=False)
         found = data(answer, "asking for the token's permissions (sys/capabilities-self, in the policy `default`)")
         encrypting, decrypting = (frozenset(found.get(path) or ()) for path in paths)
         return encrypting, decrypting
@@ -133,9 +137,7 @@ class Engine:
             return KeyDisabled(f"{about}: below the key's min_decryption_version {key.oldest_usable}: lower it")
         if version > key.latest:
             return NotFound(f"{about}: the key has no such version: was it deleted and made anew?")
-        return Tampered(
-            f"{about}: the wrap does not authenticate, and the key is there: restore that row from a backup"
-        )
+        return Tampered(f"{about}: it does not authenticate, though its key is good: restore that row from a backup")
 
 
 def updates(capabilities: frozenset[str]) -> bool:

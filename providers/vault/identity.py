@@ -41,14 +41,17 @@ class Identity:
         self._refreshing: asyncio.Task[None] | None = None
         self._closed = False
 
-    async def call(self, method: Method, path: str, body: bytes | bytearray | None = None) -> Answer:
+    async def call(
+        self, method: Method, path: str, body: bytes | bytearray | None = None, *, doubting: bool = True
+    ) -> Answer:
         """One request with the token; a second one when the first was refused and another token could be had.
 
-        Raises what `Server.call` and the login raise. A 403 that is the answer is about permissions, not the token.
+        Raises what `Server.call` and the login raise. A 403 that is the answer is about permissions, not the token;
+        `doubting` False says so beforehand, for what a good token may well be refused.
         """
         token = await self._token()
         answer = await self._server.call(method, path, token, body)
-        if answer.status == 403 and token is not None and await self._replaced(token):
+        if answer.status == 403 and doubting and token is not None and await self._replaced(token):
             answer = await self._server.call(method, path, await self._token(), body)
         return answer
 
@@ -114,7 +117,7 @@ class Identity:
         secret = await login.secret()
         if self._refused is not None:
             digest, until = self._refused
-            if time.monotonic() < until and digest == _digest(secret):
+            if time.monotonic() < until and digest == self._digest(secret):
                 raise CredentialsInvalid(
                     f"these credentials were refused less than {REFUSAL_SECONDS:g} s ago and are not sent again yet: "
                     "correct hsm.credentials"
@@ -126,7 +129,7 @@ class Identity:
             raise
 
     def _refuse(self, secret: str) -> None:
-        self._refused = _digest(secret), time.monotonic() + REFUSAL_SECONDS
+        self._refused = self._digest(secret), time.monotonic() + REFUSAL_SECONDS
 
     def _adopt(self, lease: Lease) -> Lease:
         self._lease = lease
@@ -172,6 +175,6 @@ class Identity:
         assert lease.seconds is not None  # what has no end is not renewed
         return renewed if renewed.seconds is None or renewed.seconds >= lease.seconds / 2 else None
 
-
-def _digest(secret: str) -> bytes:
-    return sha256(secret.encode()).digest()
+    def _digest(self, secret: str) -> bytes:
+        # the certificate that the handshake shows is part of what is refused
+        return sha256(f"{self._server.tls_files()}{secret}".encode()).digest()

@@ -86,17 +86,28 @@ class MethodLogin(Login):
 
     revocable = True
 
-    def __init__(self, server: Server, mount: str, body: Callable[[], Mapping[str, str]], remedy: str) -> None:
+    def __init__(
+        self,
+        server: Server,
+        mount: str,
+        body: Callable[[], Mapping[str, str]],
+        remedy: str,
+        *,
+        by_handshake: bool = False,
+    ) -> None:
         self._server = server
         self._path = f"auth/{mount}/login"
         self._body = body  # blocks: it reads files
         self._remedy = remedy
+        self._by_handshake = by_handshake
 
     async def secret(self) -> str:
         return json.dumps(await asyncio.to_thread(self._body))
 
     async def log_in(self, secret: str) -> Lease:
         since, about = time.monotonic(), f"logging in at {self._path}"
+        if self._by_handshake:
+            self._server.reconnect()
         answer = await self._server.call("POST", self._path, body=secret.encode())
         if 400 <= answer.status < 500:
             error = failure(answer, about)
@@ -135,6 +146,7 @@ def login_for(credentials: VaultCredentials | None, server: Server, base: Path) 
                 certificate.auth_mount,
                 lambda: {"name": certificate.role} if certificate.role else {},
                 "see whether connection.tls.certificateFile has expired and fits a role of the auth method",
+                by_handshake=True,
             )
         case WorkloadCredentials(data=workload):
             return MethodLogin(

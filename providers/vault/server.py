@@ -89,6 +89,14 @@ class Server:
                 # without the cause: aiohttp's errors may carry the request's headers, and so the token
                 raise Unavailable(f"{self._origin}: {_reason(error)}") from None
 
+    def tls_files(self) -> str:
+        """Which contents the files of hsm.connection.tls have, as far as that shows without reading them."""
+        return repr(self._tls.versions()) if self._tls is not None else ""
+
+    def reconnect(self) -> None:
+        """Let the next calls make new connections, and show the certificate that is in its file now."""
+        self._pool.drop_idle()
+
     @property
     def usage(self) -> PoolUsage:
         return self._pool.usage
@@ -128,8 +136,11 @@ class _TlsFiles:
     async def context(self) -> ssl.SSLContext:
         return await asyncio.to_thread(self._current)
 
+    def versions(self) -> list[tuple[int, int, int]]:
+        return [self._version(file) for file in self._files]
+
     def _current(self) -> ssl.SSLContext:
-        versions = [self._version(file) for file in self._files]
+        versions = self.versions()
         if self._made is None or self._made[0] != versions:
             self._made = versions, client_context(self._tls, self._base)
         return self._made[1]

