@@ -78,6 +78,10 @@ def serve(folder: Path, *, engine: Engine = "moto", faults: bool = False, police
             "connection": {"endpoint": endpoint, "region": REGION},
             "credentials": {"type": "TOKEN", "data": secret_files(folder, *who)},
         }
+        if faults:
+            # its first requests make it read botocore's descriptions, which takes a second
+            blob = ask(endpoint, "kms", "encrypt", who, KeyId=key, Plaintext=b"warm")["CiphertextBlob"]
+            ask(endpoint, "kms", "decrypt", who, KeyId=key, CiphertextBlob=blob)
         yield ServedAws(hsm, {"AWS_ENDPOINT_URL": endpoint}, upstream, endpoint, key, *who, folder)
 
 

@@ -31,6 +31,7 @@ class Scripted:
     asked: list[tuple[str, Asked]] = field(default_factory=list)
     heads: list[str] = field(default_factory=list)
     connections: int = 0
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     def reset(self) -> None:
         """Answer as an honest service would."""
@@ -55,11 +56,12 @@ class Scripted:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.writers.append(writer)
         try:
             while head := (await reader.readuntil(b"\r\n\r\n")).decode():
                 lines = dict(line.split(": ", 1) for line in head.lower().split("\r\n")[1:] if line)
                 body = json.loads(await reader.readexactly(int(lines["content-length"])))
-                operation = lines["x-amz-target"].split(".")[1]
+                operation = lines["x-amz-target"].rpartition(".")[2]
                 self.heads.append(head)
                 self.asked.append((operation, body))
                 reply = next(value for name, value in self.replies.items() if name.lower() == operation)
