@@ -33,7 +33,8 @@ _VALUE: Final = re.compile(rb'"value"\s*:\s*"([A-Za-z0-9_-]*)"')
 _JSON: Final = {"Content-Type": "application/json"}
 _STANDARD: Final = bytes.maketrans(b"-_", b"+/")
 
-logging.getLogger("azure").setLevel(logging.WARNING)  # at INFO the SDK writes several lines a request
+# at INFO the SDK writes several lines a request; at WARNING it repeats what the token endpoint said
+logging.getLogger("azure").setLevel(logging.ERROR)
 
 
 class KeyVault:
@@ -103,11 +104,9 @@ class KeyVault:
 
     async def _exchange(self, method: str, path: str, what: str, content: bytes | None) -> bytes:
         answer = await self._send(method, path, content)
-        if answer.status_code == 401 and await self._tokens.refused():
+        if answer.status_code == 401 and await self._tokens.refused(answer.request.headers.get("Authorization")):
             answer = await self._send(method, path, content)
-        if answer.status_code == 401:
-            await self._tokens.refused()
-        else:
+        if answer.status_code != 401:
             self._tokens.accepted()
         if not 200 <= answer.status_code < 300:
             key = self.url + path.removesuffix(f"/{what}")

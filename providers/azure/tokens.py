@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import Final, Protocol
 
 from azure.core.credentials import AccessTokenInfo, TokenRequestOptions
-from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
+from azure.core.exceptions import AzureError, HttpResponseError
+from azure.identity import CredentialUnavailableError
 
 from providers.azure.connections import PooledTransport
 from providers.errors import CredentialsInvalid, ProviderError, Throttled, Unavailable
@@ -22,6 +23,7 @@ PAUSE_SECONDS: Final = 10.0  # between attempts to refresh a token that is still
 
 _log = logging.getLogger(__name__)
 
+_OTHER_TENANT: Final = "not configured to acquire tokens for tenant"  # azure-identity's words
 _ENTRA_CODE: Final = re.compile(r"AADSTS\d{4,8}")
 _REMEDIES: Final = {
     "AADSTS7000215": "the client secret is wrong: put its value, not its id, where the configuration says",
@@ -32,6 +34,7 @@ _REMEDIES: Final = {
     "AADSTS700213": "no federated credential fits the token's issuer and subject: see those of the application",
     "AADSTS500011": "the tenant does not know the audience: correct hsm.credentials.data.audience",
 }
+_SEE: Final = "see the network, hsm.credentials.data.authority, and whether this machine has a managed identity"
 _OTHERWISE: Final = "see the application and its credentials in Entra ID"
 
 
@@ -82,8 +85,17 @@ class Tokens:
         """The vault took the token."""
         self._accepted = True
 
-    async def refused(self) -> bool:
-        """The vault did not take it. True when asking again makes sense: it took this token before."""
+    async def refused(self, sent: str | None) -> bool:
+        """The vault did not take the Authorization header `sent`. True when asking again makes sense.
+
+        It does when another call has got or is getting another token, or when the vault took this one before: it was
+        revoked.
+        """
+        if self._token is None or sent != f"Bearer {self._token.token}":
+            return True
+        return await self._forget()
+
+    async def _forget(self) -> bool:
         again, self._accepted, self._token = self._accepted, False, None
         source, self._source = self._source, None  # with the SDK's own cache of the token
         if source is not None:
@@ -94,7 +106,7 @@ class Tokens:
         """End connections to the token endpoint."""
         if self._refreshing is not None:
             self._refreshing.cancel()
-        await self.refused()
+        await self._forget()
         await self._transport.shut()
 
     async def __aenter__(self) -> Tokens:
@@ -113,8 +125,12 @@ class Tokens:
             self._source = await asyncio.to_thread(self._make)
         try:
             self._token = await self._source.get_token_info(*scopes, options=options)
+        except ProviderError:
+            raise
         except AzureError as error:
             raise _translated(error) from None  # its text may quote what was sent
+        except Exception as error:  # whatever azure-identity stumbles over in an answer that is not Entra's
+            raise Unavailable(f"the token endpoint's answer makes no sense ({type(error).__name__}): {_SEE}") from None
         return self._token
 
     def _refresh_behind(self, scopes: tuple[str, ...], options: TokenRequestOptions | None) -> None:
@@ -154,11 +170,10 @@ def _translated(error: AzureError) -> ProviderError:
         found = _ENTRA_CODE.search(str(answer))
         code = found[0] if found else f"HTTP status {status}"
         return CredentialsInvalid(f"no access token ({code}): {_REMEDIES.get(code, _OTHERWISE)}")
-    if status is None and isinstance(error, ClientAuthenticationError) and cause is None:
+    if isinstance(error, CredentialUnavailableError) and status is None and cause is None:
+        return CredentialsInvalid("no access token: nothing here says that this machine has a managed identity")
+    if _OTHER_TENANT in str(error):
         return CredentialsInvalid(
-            "no access token: this machine has no managed identity, or the credentials do not fit"
+            "the vault is in another tenant than the credentials: correct tenantId or the endpoint"
         )
-    return Unavailable(
-        "the token endpoint cannot be reached or is failing: see the network, hsm.credentials.data.authority, and "
-        "whether this machine has a managed identity"
-    )
+    return Unavailable(f"the token endpoint cannot be reached or is failing: {_SEE}")
