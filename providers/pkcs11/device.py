@@ -25,7 +25,7 @@ from providers.options import SECTION
 from providers.pkcs11 import keys
 from providers.pkcs11.failures import ALTERED, STALE, meaning, settled
 from providers.pkcs11.library import Login, SharedLibrary
-from providers.pkcs11.mechanisms import Sealing, sealing
+from providers.pkcs11.mechanisms import FindKey, Sealing, sealing
 from providers.pkcs11.token import RefusedPins, close_quietly, find_token, forget_login, log_in, log_out
 from providers.pkcs11.vendors import PREFERENCE, Mechanism, Vendor
 from providers.pkcs11.workers import Seat
@@ -97,6 +97,7 @@ class Device:
         self._sealings: dict[str, Sealing] = {}
         self._sealing: Sealing | None = None
         self._canary = b""
+        self._seen: frozenset[tuple[str, KeyType]] = frozenset()  # the keys that were there when it was opened
 
     @property
     def sealing(self) -> Sealing:
@@ -112,6 +113,7 @@ class Device:
             label = self.choice.kek
             self.kek = label if "#" in label else keys.current_name(session, label)
             self._sealing, self._canary = self._working(held)
+            self._seen = frozenset(held.found)
         finally:
             close_quietly([session])
 
@@ -158,21 +160,28 @@ class Device:
 
     def seal(self, held: Held, name: str, secret: bytes | bytearray, associated: bytes) -> bytes:
         """Seal under the key of that name by the mechanism in use."""
-        return self.sealing.seal(held.session, lambda key_type: held.key(name, key_type), secret, associated)
+        return self.sealing.seal(held.session, self._finder(held, name), secret, associated)
 
     def open(self, held: Held, name: str, mechanism: str, blob: bytes, associated: bytes) -> bytearray:
         """Open what was sealed, by this mechanism or another. Raises Tampered, ForeignWrap, NotFound."""
         opener = self.sealing if mechanism == self.sealing.name else self._other(mechanism)
         try:
-            return opener.open(held.session, lambda key_type: held.key(name, key_type), blob, associated)
+            return opener.open(held.session, self._finder(held, name), blob, associated)
         except PKCS11Error as error:
             if not settled(error) and self.well(held):
                 raise Tampered(ALTERED) from error
             raise
-        except NotFound as error:
-            if self.well(held):
-                raise
-            raise Unavailable("the token lost its keys: it is opened anew") from error
+
+    def _finder(self, held: Held, name: str) -> FindKey:
+        def find(key_type: KeyType) -> Any:
+            try:
+                return held.key(name, key_type)
+            except NotFound as error:
+                if (name, key_type) in self._seen or not self.well(held):
+                    raise Unavailable("the token does not show its keys any more: it is opened anew") from error
+                return held.key(name, key_type)  # somebody logged in meanwhile, or it is really not there
+
+        return find
 
     def well(self, held: Held) -> bool:
         """Whether this session opens a wrap that is known to be good: free of charge, and needs the permission."""
@@ -184,11 +193,11 @@ class Device:
 
     def check(self, held: Held) -> None:
         """Open the known wrap. Raises what the token answered."""
-        wipe(
-            self.sealing.open(
-                held.session, lambda key_type: held.key(self.kek, key_type), self._canary, _CANARY_CONTEXT
-            )
-        )
+
+        def find(key_type: KeyType) -> Any:
+            return held.key(self.kek, key_type)
+
+        wipe(self.sealing.open(held.session, find, self._canary, _CANARY_CONTEXT))
 
     def _other(self, mechanism: str) -> Sealing:
         if (known := self._sealings.get(mechanism)) is not None:

@@ -58,11 +58,7 @@ class ThreadSafeLibrary(lib):
     """
 
     def __init__(self, so: str) -> None:
-        get = ctypes.CDLL(so).C_GetFunctionList
-        head = ctypes.POINTER(_Head)()
-        if (code := int(get(ctypes.byref(head)))) != _OK:
-            raise OSError(f"C_GetFunctionList answered 0x{code:x}")
-        self._head: Any = head.contents
+        self._head = _head(so)
         super().__init__(so)
 
     def initialize(self) -> None:
@@ -71,6 +67,14 @@ class ThreadSafeLibrary(lib):
 
     def finalize(self) -> None:
         _require(self._head.finalize(None), _CRYPTOKI_NOT_INITIALIZED)
+
+
+def _head(so: str) -> Any:
+    """Where C_Initialize and C_Finalize are. Raises OSError or AttributeError for what is no PKCS #11 library."""
+    head = ctypes.POINTER(_Head)()
+    if (code := int(ctypes.CDLL(so).C_GetFunctionList(ctypes.byref(head)))) != _OK:
+        raise OSError(f"C_GetFunctionList answered 0x{code:x}")
+    return head.contents
 
 
 def _require(code: int, also_good: int) -> None:
@@ -214,6 +218,7 @@ class SharedLibrary:
     def _initialize(self) -> None:
         try:
             if self._native is None:
+                _head(self.path)  # python-pkcs11 does not tell what cannot be loaded from what does not initialise
                 self._native = ThreadSafeLibrary(self.path)
                 # never to be freed: python-pkcs11's destructor fails when the interpreter has half ended
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._native))
