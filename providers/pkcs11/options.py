@@ -47,7 +47,7 @@ class Pkcs11Options(RemoteOptions):
     provider: Literal["LUNA_HSM", "THALES_HSM"]
     # the base class knows the four types that all back ends share; here are the two that a token understands
     credentials: Annotated[TokenCredentials | CertificateCredentials, Field(discriminator="type")]  # type: ignore[assignment]
-    mechanism: Literal["AUTO"] | Mechanism = "AUTO"
+    mechanism: Literal["AUTO", Mechanism] = "AUTO"
 
     @property
     def vendor(self) -> Vendor:

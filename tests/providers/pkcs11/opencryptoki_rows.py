@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 
 from tests.providers.conformance import Conformance
-from tests.providers.pkcs11.rig import TokenRig
+from tests.providers.pkcs11.rig import CHANGING, TokenRig
 from tests.servers.opencryptoki import serve
 from tests.servers.token_administrator import ServedToken
 
@@ -28,8 +28,9 @@ class TestThalesByCbcAndHmac(Conformance):
     }
 
     @pytest.fixture
-    def rig(self, opencryptoki: ServedToken) -> TokenRig:
-        """A key of its own for every test: some change it."""
-        label = f"key {next(_labels)}"
-        opencryptoki.order("generate", label)
+    def rig(self, opencryptoki: ServedToken, request: pytest.FixtureRequest) -> TokenRig:
+        label = "keyside"
+        if request.node.originalname in CHANGING:
+            label = f"changing {next(_labels)}"
+            opencryptoki.order("generate", label)
         return TokenRig(opencryptoki, kek=label)

@@ -15,6 +15,8 @@ from tests.servers.softhsm import ServedSoftHsm
 from tests.servers.token_administrator import FIRST_KEY, ServedToken
 
 BASE = Path("/")
+CHANGING = frozenset({"test_a_disabled_kek_is_refused", "test_a_rotated_kek_still_unwraps"})
+"""The rows that change the key: they get one of their own."""
 
 
 class TokenRig(Rig):

@@ -7,12 +7,10 @@ from itertools import count
 import pytest
 
 from tests.providers.conformance import Conformance
-from tests.providers.pkcs11.rig import TokenRig
+from tests.providers.pkcs11.rig import CHANGING, TokenRig
 from tests.servers.softhsm import ServedSoftHsm
 
 _labels = count()
-
-CHANGING = {"test_a_disabled_kek_is_refused", "test_a_rotated_kek_still_unwraps"}
 
 
 @pytest.fixture
