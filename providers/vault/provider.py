@@ -51,6 +51,7 @@ from providers.wrap_context import WrapContext
 
 Result = TypeVar("Result")
 
+_VALUE: Final = b"KSV\x01"  # in front of a value's associated data; a wrap's begins with KSW (docs/spec/wrap.md)
 _FIPS_BUILD: Final = re.compile(r"fips(140)([23])")
 
 _log = logging.getLogger(__name__)
@@ -159,7 +160,7 @@ class VaultProvider(
             name = self._named(key)
             if name != self._options.kek:
                 await self._engine.read_key(name)  # encrypting to a key that is not there would make it
-            version, blob = await self._engine.encrypt(name, plaintext, associated_data)
+            version, blob = await self._engine.encrypt(name, plaintext, _VALUE + associated_data)
             return Ciphertext(str(version), AES_256_GCM, blob)
 
         return await self.bounded("encrypt", call)
@@ -171,7 +172,7 @@ class VaultProvider(
         async def call() -> bytearray:
             if len(ciphertext.blob) < OVERHEAD_BYTES:
                 raise Tampered(f"what {self.name} encrypted has at least {OVERHEAD_BYTES} bytes: this was cut short")
-            return await self._engine.decrypt(self._version(ciphertext.kek), ciphertext.blob, associated_data)
+            return await self._engine.decrypt(self._version(ciphertext.kek), ciphertext.blob, _VALUE + associated_data)
 
         return await self.bounded("decrypt", call)
 
@@ -214,7 +215,8 @@ class VaultProvider(
 
     async def _compliance(self) -> ComplianceInfo:
         version, key = await self._engine.server_version(), await self._found()
-        fips = _FIPS_BUILD.search(version)
+        fips = _VALUE: Final = b"KSV\x01"  # in front of a value's associated data; a wrap's begins with KSW (docs/spec/wrap.md)
+_FIPS_BUILD.search(version)
         notes = [
             f"type {key.type}, {'imported' if key.imported else 'made by the server'}, version {key.latest}, usable "
             f"from version {key.oldest_usable}",

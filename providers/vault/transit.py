@@ -121,8 +121,7 @@ def decrypt_body(version: int, blob: bytes, associated_data: bytes) -> bytes:
 
 
 def _associated(data: bytes) -> bytes:
-    # an empty value is the same as none to the server, which old releases know no associated data without
-    return b'","associated_data":"%s"}' % b64encode(data) if data else b'"}'
+    return b'","associated_data":"%s"}' % b64encode(data)
 
 
 def versioned(found: Mapping[str, Any], member: str, about: str) -> tuple[int, bytes]:

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, HashAlgorithm
 
 from providers import (
+    Ciphertext,
     Denied,
     ForeignWrap,
     InputRefused,
@@ -23,6 +24,7 @@ from providers import (
     NotFound,
     Signature,
     Tampered,
+    WrappedKey,
 )
 from providers.vault.keys import MAX_SIGNED_BYTES
 from tests.providers.conformance import CONTEXT, new_key
@@ -76,6 +78,17 @@ async def test_a_generated_key_stays_inside(rig: VaultRig) -> None:
     await provider.close()
 
 
+async def test_a_value_is_never_taken_for_a_wrap_nor_a_wrap_for_a_value(rig: VaultRig) -> None:
+    provider, chosen = rig.make(), bytes(32)
+    value = await provider.encrypt(chosen, CONTEXT.authenticated())
+    with pytest.raises(Tampered):
+        await provider.unwrap_key(WrappedKey(provider.name, value.kek, value.mechanism, value.blob), CONTEXT)
+    wrapped = await provider.wrap_key(new_key(), CONTEXT)
+    with pytest.raises(Tampered):
+        await provider.decrypt(Ciphertext(wrapped.kek, wrapped.mechanism, wrapped.blob), CONTEXT.authenticated())
+    await provider.close()
+
+
 async def test_what_a_transit_key_cannot_have_is_refused(rig: VaultRig) -> None:
     provider = rig.make()
     await provider.generate_key(for_wrapping(rig))
@@ -104,7 +117,7 @@ async def test_an_imported_key_is_the_one_that_was_given(rig: VaultRig) -> None:
     found = described(rig, f"{rig.key}-wrapping")
     assert (found["imported_key"], found["exportable"]) == (True, False)
     ciphertext = await provider.encrypt(b"value", b"context", key=imported.key)
-    assert AESGCM(secret).decrypt(ciphertext.blob[:12], ciphertext.blob[12:], b"context") == b"value"
+    assert AESGCM(secret).decrypt(ciphertext.blob[:12], ciphertext.blob[12:], b"KSV\x01context") == b"value"
     await provider.close()
 
 

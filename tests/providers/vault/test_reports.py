@@ -16,6 +16,7 @@ from providers.vault.provider import VaultProvider
 from tests.providers.conformance import CONTEXT, new_key
 from tests.providers.vault.rig import VaultRig
 from tests.providers.vault.scripted import KEY, Asked, http, ok, refused, scripted, usual
+from tests.servers.openbao import POLICY
 
 ROOT = Path(__file__).parents[3]
 READ = 'path "transit/keys/%s" { capabilities = ["read"] }'
@@ -208,6 +209,28 @@ async def test_the_journal_holds_what_was_asked_and_nothing_secret(rig: VaultRig
     assert key.hex() not in repr(records)
     assert rig.token not in repr(records)
     await provider.close()
+
+
+def test_the_documented_policy_is_enough() -> None:
+    """The policy of the test server, under which every test runs, is the page's."""
+    page = " ".join((ROOT / "docs/providers/vault.md").read_text().split())
+    for rule in POLICY.strip().splitlines():
+        assert " ".join(rule.split()) in page
+
+
+async def test_a_mount_that_makes_no_keys_refuses_for_everybody(rig: VaultRig) -> None:
+    rig.bao.operate("POST", "transit/config/keys", {"disable_upsert": True})
+    try:
+        provider = rig.make()
+        await provider.initialize()
+        rig.configure(deletion_allowed=True)
+        rig.bao.operate("DELETE", f"transit/keys/{rig.key}")
+        allow(rig, READ, 'path "transit/encrypt/%s" { capabilities = ["create", "update"] }')
+        with pytest.raises(NotFound):
+            await provider.wrap_key(new_key(), CONTEXT)
+        await provider.close()
+    finally:
+        rig.bao.operate("POST", "transit/config/keys", {"disable_upsert": False})
 
 
 def test_no_other_sdk_is_loaded(rig: VaultRig) -> None:
