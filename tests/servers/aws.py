@@ -1,4 +1,4 @@
-"""AWS on loopback: moto or MiniStack, and microburst in front for faults.
+"""AWS on loopback: moto, MiniStack or a fake that is quick, and microburst in front for faults.
 
 Neither is all of AWS KMS. moto seals with AES-GCM and checks IAM policies, yet lets disabled keys work, and it knows no
 import and no replicas. MiniStack knows key states, import and replicas, yet does not authenticate ciphertexts. Suites
@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +40,7 @@ _PATIENCE: Final = 30.0  # seconds for a server to answer
 
 _loaders: Final[list[Any]] = []  # botocore's descriptions of services, read once
 
-Engine = Literal["moto", "ministack"]
+Engine = Literal["moto", "ministack", "fake"]
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,17 @@ class ServedAws(Served):
 
 
 @contextmanager
-def serve(folder: Path, *, engine: Engine = "moto", faults: bool = False, policed: bool = False) -> Iterator[ServedAws]:
-    """Start it. `faults`: with microburst in front. `policed`: IAM policies count; ours is an administrator's key."""
+def serve(
+    folder: Path, *, engine: Engine = "moto", faults: bool = False, policed: bool = False, latency: float = 0.0
+) -> Iterator[ServedAws]:
+    """Start it.
+
+    `faults`: with microburst in front. `policed` (moto): IAM policies count; ours is an administrator's key. `latency`
+    (fake): seconds that each answer is held back.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as running:
-        upstream = running.enter_context(_server(engine, folder, policed))
+        upstream = running.enter_context(_server(engine, folder, policed, latency))
         endpoint = running.enter_context(_microburst(upstream, folder)) if faults else upstream
         who = _administrator(upstream) if policed else (ACCESS_KEY, SECRET_KEY)
         key = ask(upstream, "kms", "create_key", who, KeyUsage="ENCRYPT_DECRYPT")["KeyMetadata"]["Arn"]
@@ -130,12 +137,15 @@ def _administrator(upstream: str) -> tuple[str, str]:
 
 
 @contextmanager
-def _server(engine: Engine, folder: Path, policed: bool) -> Iterator[str]:
+def _server(engine: Engine, folder: Path, policed: bool, latency: float) -> Iterator[str]:
     port = free_port()
     if engine == "moto":
         command = [str(PROGRAMS / "moto_server"), "-H", HOST, "-p", str(port)]
         # the first three calls make the administrator
         environment = {"INITIAL_NO_AUTH_ACTION_COUNT": "3"} if policed else {}
+    elif engine == "fake":
+        command = [sys.executable, "-m", "tests.fakes.aws", str(port), "--latency", str(latency)]
+        environment = {}
     else:
         command = [str(PROGRAMS / "ministack")]
         environment = {
@@ -166,6 +176,7 @@ def _process(command: Sequence[str], environment: Mapping[str, str], port: int, 
         log.open("wb") as output,
         subprocess.Popen(
             command,
+            cwd=ROOT,
             env={**inherited, **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -36,6 +36,18 @@ def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedAws]:
 
 
 @pytest.fixture(scope="session")
+def fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedAws]:
+    with serve(tmp_path_factory.mktemp("fake"), engine="fake") as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def fake_proxy(fake: ServedAws) -> Iterator[Mishap]:
+    with mishap(port_of(fake.endpoint)) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
 def moto_proxy(moto: ServedAws) -> Iterator[Mishap]:
     with mishap(port_of(moto.endpoint)) as proxy:
         yield proxy
@@ -55,3 +67,8 @@ def moto_rig(moto: ServedAws, moto_proxy: Mishap, tmp_path: Path) -> AwsRig:
 @pytest.fixture
 def ministack_rig(ministack: ServedAws, ministack_proxy: Mishap, tmp_path: Path) -> AwsRig:
     return AwsRig(ministack, ministack_proxy, tmp_path)
+
+
+@pytest.fixture
+def fake_rig(fake: ServedAws, fake_proxy: Mishap, tmp_path: Path) -> AwsRig:
+    return AwsRig(fake, fake_proxy, tmp_path)
