@@ -215,8 +215,7 @@ class VaultProvider(
 
     async def _compliance(self) -> ComplianceInfo:
         version, key = await self._engine.server_version(), await self._found()
-        fips = _VALUE: Final = b"KSV\x01"  # in front of a value's associated data; a wrap's begins with KSW (docs/spec/wrap.md)
-_FIPS_BUILD.search(version)
+        fips = _FIPS_BUILD.search(version)
         notes = [
             f"type {key.type}, {'imported' if key.imported else 'made by the server'}, version {key.latest}, usable "
             f"from version {key.oldest_usable}",
