@@ -5,6 +5,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from providers import PoolUsage, Provider
@@ -119,8 +120,9 @@ class KeyService:
         }
 
     def usage(self) -> PoolUsage:
-        """How busy the provider is."""
-        return self._wrapping.usage()
+        """How busy the provider is, and how many wait for it: misses that were not begun yet among them."""
+        usage = self._wrapping.usage()
+        return replace(usage, waiting=usage.waiting + self._fair.waiting)
 
     @property
     def latency(self) -> Latency:

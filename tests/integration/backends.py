@@ -17,6 +17,7 @@ from providers.registry import BUILT
 from providers.secrets import SecretSource
 from tests.proxy.service.sidecar import Sidecar, command, initialize
 from tests.servers import LAUNCHERS, Served, launch
+from tests.servers.azure import AzureServed
 from tests.servers.mishap import Mishap, mishap
 
 NETWORKED = tuple(name for name in LAUNCHERS if name not in ("LUNA_HSM", "THALES_HSM"))
@@ -71,6 +72,10 @@ def place(provider: str) -> Iterator[Place]:
         hsm, between = copy.deepcopy(served.hsm), None
         if provider in NETWORKED:
             between = stack.enter_context(_in_between(hsm))
+        if isinstance(served, AzureServed):
+            # keys there are named by the vault's URL, which has to be the one that the sidecar knows
+            served.do("known_as", url=hsm["connection"]["endpoint"])
+            served.reset()
         hsm["performance"] = {"requestTimeout": TIMEOUT_MILLISECONDS, "connectionPoolSize": 4}
         initialize(home, hsm=json.dumps(hsm))
         yield Place(provider, served, hsm, home, between, _outage(served, between))

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 @click.command(name="list")
 @json_option
 def list_(as_json: bool) -> None:
-    """List every provider name of the configuration's vocabulary, and which this release has."""
-    from providers.registry import BUILT, VOCABULARY
+    """List the names that `hsm.provider` may have."""
+    from providers.registry import BUILT
 
     if as_json:
-        click.echo(json.dumps([{"name": name, "built": name in BUILT} for name in VOCABULARY], indent=2))
+        click.echo(json.dumps([{"name": name, "built": True} for name in BUILT], indent=2))
         return
-    for name in VOCABULARY:
-        click.echo(f"{name:16} {'in this release' if name in BUILT else 'not in this release'}")
+    for name in BUILT:
+        click.echo(name)
 
 
 @click.command(short_help="Show what the configured back end can do, and what not and why.")

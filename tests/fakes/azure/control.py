@@ -110,6 +110,10 @@ class Control:
         self._state.faults.clear()
         await self._state.listening.start()
 
+    def known_as(self, url: str) -> None:
+        """The vault's own URL where it is reached through a proxy: keys made from now on carry it."""
+        self._state.vault.url = url
+
     def latency(self, seconds: float) -> None:
         """How long each request to the vault takes at least."""
         self._state.latency = seconds

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from providers.registry import BUILT, VOCABULARY
+from providers.registry import BUILT
 from proxy.cli.init import PROVIDERS
 from proxy.config import default_yaml, parse
 
 BASE = Path("/etc/keyside")
 
 
-def test_there_is_one_for_every_name_of_the_vocabulary() -> None:
-    assert set(PROVIDERS) == set(VOCABULARY)
-    for provider in VOCABULARY:
+def test_there_is_one_for_every_provider() -> None:
+    assert set(PROVIDERS) == set(BUILT)
+    for provider in BUILT:
         assert f"provider: {provider}\n" in default_yaml(1, provider=provider)
 
 

@@ -176,7 +176,7 @@ def test_providers_are_listed() -> None:
     listed = {one["name"]: one["built"] for one in json.loads(command("provider", "list", "--json").stdout)}
     assert listed["LOCAL"] is True
     assert {"AWS_KMS", "AZURE_KEY_VAULT", "GCP_KMS", "LUNA_HSM", "THALES_HSM", "VAULT_TRANSIT"} <= listed.keys()
-    assert b"LOCAL            in this release" in command("provider", "list").stdout
+    assert command("provider", "list").stdout.decode().split() == list(listed)
 
 
 def test_without_a_sidecar_commands_say_how_to_start_it(home: Path) -> None:
