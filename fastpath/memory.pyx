@@ -39,6 +39,7 @@ HEAP_WORKER = 128 << 10  # a worker's cipher contexts, MAC context, random gener
 LARGEST_CAPACITY = 1 << 31
 MOST_WORKERS = 1024
 CAP_IPC_LOCK = 14
+USER_NAMESPACE = "/proc/self/ns/user"
 INITIAL_USER_NAMESPACE = 0xEFFFFFFD  # include/linux/proc_ns.h, PROC_USER_INIT_INO
 SHORTEST_WIPED = 16
 
@@ -103,7 +104,8 @@ def status_field(name: str) -> str:
 
 def privileged() -> bool:
     # the kernel asks for the capability in the first user namespace; one held inside a container's own does not count
-    if os.stat("/proc/self/ns/user").st_ino != INITIAL_USER_NAMESPACE:
+    # and a kernel built without user namespaces has no such file
+    if os.path.exists(USER_NAMESPACE) and os.stat(USER_NAMESPACE).st_ino != INITIAL_USER_NAMESPACE:
         return False
     return bool(int(status_field("CapEff"), 16) >> CAP_IPC_LOCK & 1)
 

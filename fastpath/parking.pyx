@@ -116,7 +116,7 @@ cdef void park_end(Worker* w, Parked* parked) noexcept nogil:
 
 
 cdef bint ask(Worker* w, Miss* miss, uint64_t wanted) noexcept nogil:
-    """Tell the control plane; False without memory."""
+    """Have the control plane told; False without memory."""
     cdef Event* event = <Event*>malloc(sizeof(Event))
     if event == NULL:
         return False
@@ -128,9 +128,21 @@ cdef bint ask(Worker* w, Miss* miss, uint64_t wanted) noexcept nogil:
     event.wanted = wanted
     event.name_len = miss.name_len
     memcpy(event.name, miss.name, miss.name_len)
+    event.next = NULL
+    if w.asks == NULL:
+        w.asks_end = &w.asks
+    w.asks_end[0] = event
+    w.asks_end = &event.next
     miss.asked_at = w.now
-    mailbox_put(&w.plane.events, event)
     return True
+
+
+cdef void park_ask(Worker* w) noexcept nogil:
+    cdef Event* event
+    while w.asks != NULL:
+        event = w.asks
+        w.asks = event.next
+        mailbox_put(&w.plane.events, event)
 
 
 cdef Miss* miss_for(Worker* w, Account* account, uint8_t kind, uint64_t key_id, const uint8_t* name, uint32_t n,

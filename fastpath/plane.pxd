@@ -216,6 +216,8 @@ cdef struct Worker:
     Connection* connections
     Connection* graveyard
     Miss* misses[MISS_BUCKETS]
+    Event* asks                   # of the request at hand, told when it has been looked through; oldest first
+    Event** asks_end
     Parked* parked_first
     Parked* parked_last
     Cryptor cryptor

@@ -24,7 +24,7 @@ from fastpath.keycache cimport (
 )
 from fastpath.mailbox cimport mailbox_put
 from fastpath.msgpack cimport be64, put_array, put_bin, put_uint32, read_blob
-from fastpath.parking cimport park_begin, park_end, park_on
+from fastpath.parking cimport park_ask, park_begin, park_end, park_on
 from fastpath.plane cimport EVENT_LOW, ITEM_DONE, ITEM_WAITS, Connection, Event, Parked, Worker
 from fastpath.response cimport HEAD_BYTES, finish_frame, reply_error, reply_hello, reserve, rewind
 from fastpath.protocol cimport (
@@ -145,6 +145,8 @@ cdef int serve(Worker* w, Connection* c, const uint8_t* frame, size_t n, Request
     else:
         reencrypt(&t)
     cdef int outcome = conclude(&t)
+    if t.missing:
+        park_ask(w)
     if outcome != WAITING and parked == NULL and t.parked != NULL:
         # parked for one key, then refused for another
         park_end(w, t.parked)

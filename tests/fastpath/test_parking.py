@@ -252,7 +252,7 @@ def test_a_key_that_two_peers_want_is_asked_for_by_each(tmp_path: Path) -> None:
         for peer in (one, one, two):
             peer.send(1, DECRYPT, "contacts", None, [sealed(b"x")])
         running.await_gauge("parked_now", 3)
-        kept = running.holder.kept
+        kept = wait_for(lambda: running.holder.kept if len(running.holder.kept) == 2 else None)
         assert sorted(event.uid for event in kept) == [1001, 1002]
         running.holder.settle(next(event for event in kept if event.uid == 1002))
         assert two.receive() == [1, 0, [b"x"]]
