@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
@@ -12,6 +13,7 @@ from providers.errors import RetryableError, Throttled, Timeout
 from providers.options import Performance
 
 FIRST_BACKOFF_SECONDS: Final = 0.05
+QUIET_SECONDS: Final = 5.0  # between two log lines about retries of one kind
 
 Result = TypeVar("Result")
 
@@ -30,6 +32,7 @@ class BoundedCalls:
         self._milliseconds = performance.request_timeout
         self._policy = performance.retry_policy
         self._random = random.SystemRandom()
+        self._said: dict[tuple[str, str], tuple[float, int]] = {}  # when last logged, and how many were not since
 
     async def run(self, operation: str, call: Callable[[], Awaitable[Result]]) -> Result:
         """Await `call()`, again where it is worth it. Raises Timeout, or what the last attempt raised."""
@@ -55,16 +58,27 @@ class BoundedCalls:
                 if retries == self._policy.max_retries or pause >= _seconds_left(limit):
                     raise
                 retries += 1
-                _log.warning(
-                    "%s: %s failed (%s); retry %d of %d in %.0f ms",
-                    self._provider,
-                    operation,
-                    type(error).__name__,
-                    retries,
-                    self._policy.max_retries,
-                    pause * 1000,
-                )
+                self._say(operation, type(error).__name__, retries, pause)
             await asyncio.sleep(pause)
+
+    def _say(self, operation: str, kind: str, retry: int, pause: float) -> None:
+        """Log a retry; those that follow within QUIET_SECONDS are counted, for an outage retries every call."""
+        last, unsaid = self._said.get((operation, kind), (float("-inf"), 0))
+        now = time.monotonic()
+        if now - last < QUIET_SECONDS:
+            self._said[operation, kind] = last, unsaid + 1
+            return
+        self._said[operation, kind] = now, 0
+        _log.warning(
+            "%s: %s failed (%s); retry %d of %d in %.0f ms%s",
+            self._provider,
+            operation,
+            kind,
+            retry,
+            self._policy.max_retries,
+            pause * 1000,
+            f" ({unsaid} more of this kind were not logged)" if unsaid else "",
+        )
 
     def _pause(self, retries: int, error: RetryableError) -> float:
         pause = self._random.uniform(0, FIRST_BACKOFF_SECONDS * self._policy.backoff_multiplier**retries)

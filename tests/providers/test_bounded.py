@@ -94,3 +94,14 @@ async def test_retries_are_logged_without_what_the_error_says(
     assert [record.getMessage().partition(";")[0] for record in caplog.records] == [
         "TEST: unwrap_key failed (Unavailable)"
     ]
+
+
+async def test_an_outage_is_no_flood_in_the_log(pauses: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    bounded = calls()
+    for _ in range(50):
+        await bounded.run("unwrap_key", Failing([Unavailable("away")]))
+    await bounded.run("wrap_key", Failing([Unavailable("away")]))
+    assert [record.getMessage().partition(";")[0] for record in caplog.records] == [
+        "TEST: unwrap_key failed (Unavailable)",
+        "TEST: wrap_key failed (Unavailable)",
+    ]
