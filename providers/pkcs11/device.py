@@ -117,6 +117,16 @@ class Device:
         finally:
             close_quietly([session])
 
+    def first_offered(self) -> Mechanism:
+        """The best mechanism that the token offers, whatever its keys allow. Raises ConfigurationInvalid."""
+        for name in [self.choice.mechanism] if self.choice.mechanism else PREFERENCE:
+            candidate = sealing(name, self._offered, self.choice.vendor)
+            if candidate is not None and self._capable(candidate):
+                return name
+        raise ConfigurationInvalid(
+            [Problem(f"{SECTION}.mechanism", f"token {self.token.label!r} offers no mechanism that authenticates")]
+        )
+
     def _working(self, held: Held) -> tuple[Sealing, bytes]:
         reasons = []
         for name in [self.choice.mechanism] if self.choice.mechanism else PREFERENCE:
@@ -290,6 +300,31 @@ def open_device(shared: SharedLibrary, choice: Choice, pin: bytearray, refused: 
             raise
     _log.info("%s was initialised anew", shared.path)
     return _attempt(shared, choice, pin, refused)
+
+
+def make_first_key(
+    shared: SharedLibrary,
+    choice: Choice,
+    pin: bytearray,
+    refused: RefusedPins,
+    make: Callable[[Session, Mechanism], str],
+) -> str:
+    """Run `make` on a token that has no key-encryption key yet, and so cannot be opened. Raises ProviderError."""
+    shared.ready()
+    with shared.calling() as generation:
+        try:
+            token = find_token(shared.native, choice.slot, choice.label)
+            login = log_in(shared, generation, token, pin, refused)
+            try:
+                session = token.open(rw=True)
+                try:
+                    return make(session, Device(shared, choice, generation, token, login).first_offered())
+                finally:
+                    close_quietly([session])
+            finally:
+                log_out(shared, login)
+        except PKCS11Error as error:
+            raise meaning(error) from error
 
 
 def _attempt(shared: SharedLibrary, choice: Choice, pin: bytearray, refused: RefusedPins) -> Device:

@@ -20,6 +20,7 @@ from pkcs11.util.ec import encode_named_curve_parameters
 from providers.errors import ConfigurationInvalid, InputRefused, NotFound, Problem
 from providers.options import SECTION
 from providers.pkcs11.vendors import Mechanism
+from providers.wiping import wipe
 
 ID_BYTES: Final = 8
 AES_KEY_BYTES: Final = 32
@@ -127,10 +128,15 @@ def import_wrapping_key(session: Session, label: str, mechanism: Mechanism, mate
         # OAEP with SHA-1 is what every token takes (SoftHSM takes nothing else); its security does not rest on
         # collisions (RFC 8017, appendix B.1)
         oaep = padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), None)  # noqa: S303
+        copy = bytes(material)
+        try:
+            encrypted = numbers.public_key().encrypt(copy, oaep)
+        finally:
+            wipe(copy)
         private.unwrap_key(
             ObjectClass.SECRET_KEY,
             KeyType.AES,
-            numbers.public_key().encrypt(bytes(material), oaep),
+            encrypted,
             id=identity,
             label=label,
             store=True,

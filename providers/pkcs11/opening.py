@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
+
+from pkcs11 import Session
 
 from providers.errors import ConfigurationInvalid, Problem
 from providers.options import SECTION
 from providers.pkcs11.certificates import check_files
-from providers.pkcs11.device import Choice, Device, open_device
+from providers.pkcs11.device import Choice, Device, make_first_key, open_device
 from providers.pkcs11.library import SharedLibrary, shared
 from providers.pkcs11.options import CertificateCredentials, Pkcs11Options
 from providers.pkcs11.token import RefusedPins
+from providers.pkcs11.vendors import Mechanism
 from providers.wiping import wipe
 
 _log = logging.getLogger(__name__)
@@ -32,9 +36,7 @@ class Opening:
         options = self._options
         self._part()
         library = self._joined()
-        if isinstance(options.credentials, CertificateCredentials):
-            check_files(options.credentials.data, self._base)
-        pin = options.credentials.data.pin.read(self._base)
+        pin = self._pin()
         try:
             device = open_device(library, self._choice(), pin, self._refused)
         finally:
@@ -53,6 +55,15 @@ class Opening:
         )
         return device
 
+    def make_first_key(self, make: Callable[[Session, Mechanism], str]) -> str:
+        """Make a key on a token that has none to be opened with. Raises ProviderError."""
+        library = self._joined()
+        pin = self._pin()
+        try:
+            return make_first_key(library, self._choice(), pin, self._refused, make)
+        finally:
+            wipe(pin)
+
     def close(self) -> None:
         """Log out and leave the library, which the last to leave finalises."""
         self._part()
@@ -65,6 +76,12 @@ class Opening:
         if device is not None:
             device.shared.device_gone()
             device.close()
+
+    def _pin(self) -> bytearray:
+        credentials = self._options.credentials
+        if isinstance(credentials, CertificateCredentials):
+            check_files(credentials.data, self._base)
+        return credentials.data.pin.read(self._base)
 
     def _joined(self) -> SharedLibrary:
         if self._library is None:

@@ -28,9 +28,11 @@ from providers.capabilities import (
     Signature,
     Signs,
 )
-from providers.errors import InputRefused, ProviderError
+from providers.errors import InputRefused, NotFound, ProviderError
 from providers.interface import Description, HealthStatus, Probe, WrappedKey
+from providers.pkcs11.material import Material
 from providers.pkcs11.options import Pkcs11Options
+from providers.pkcs11.vendors import Mechanism
 from providers.pkcs11.workers import Seat, Workers
 from providers.pool import PoolUsage
 from providers.sdk import sdk_missing
@@ -136,31 +138,35 @@ class Pkcs11Provider(
     async def generate_key(self, specification: KeySpecification) -> KeyReference:
         """Make a key that never leaves: `AES-256` for wrapping, `EC-P256` or `EC-P384` for signing."""
 
-        def make(device: Device, session: Any) -> str:
+        def make(session: Any, mechanism: Mechanism) -> str:
             from providers.pkcs11 import keys
 
             if specification.use == "sign":
                 return keys.generate_signing_key(session, specification.label, specification.algorithm)
-            _require_aes(specification)
-            return keys.generate_wrapping_key(session, specification.label, device.sealing.name)
+            return keys.generate_wrapping_key(session, specification.label, mechanism)
 
-        return await self.bounded("generate_key", lambda: self._made(specification, make))
+        if specification.use == "wrap":
+            _require_aes(specification)
+        return await self._made("generate_key", specification, make)
 
     async def import_key(self, specification: KeySpecification, material: bytearray) -> KeyReference:
         """Bring in the 32 bytes of an AES-256 key, encrypted to a key that the token makes for it."""
 
-        def bring(device: Device, session: Any) -> str:
+        def bring(session: Any, mechanism: Mechanism) -> str:
             from providers.pkcs11 import keys
 
-            return keys.import_wrapping_key(session, specification.label, device.sealing.name, material)
+            with own.in_use() as secret:
+                return keys.import_wrapping_key(session, specification.label, mechanism, secret)
 
+        own = Material(material)
         try:
             if specification.use != "wrap":
                 raise InputRefused("keys for wrapping can be brought in: make signing keys in the token")
             _require_aes(specification)
-            return await self.bounded("import_key", lambda: self._made(specification, bring))
+            return await self._made("import_key", specification, bring)
         finally:
             wipe(material)
+            own.give_up()
 
     async def delete_key(self, key: str) -> None:
         """Destroy a key at once and for good; the one in use is refused. Raises NotFound, InputRefused."""
@@ -288,8 +294,21 @@ class Pkcs11Provider(
             self._reopen_if_broken(device)
             raise
 
-    async def _made(self, specification: KeySpecification, make: Callable[[Device, Any], str]) -> KeyReference:
-        return KeyReference(await self._writing(make), specification.algorithm, datetime.now(UTC))
+    async def _made(
+        self, operation: str, specification: KeySpecification, make: Callable[[Any, Mechanism], str]
+    ) -> KeyReference:
+        def call(device: Device, session: Any) -> str:
+            return make(session, device.sealing.name)
+
+        def call_on_empty_token(_: Seat[Held]) -> str:
+            assert self._opener is not None  # by the attempt to open
+            return self._opener.make_first_key(make)
+
+        try:
+            name = await self.bounded(operation, lambda: self._writing(call))
+        except NotFound:  # there is no key-encryption key to open the token with: this may be the one
+            name = await self._calls.run(operation, lambda: self._workers.run(call_on_empty_token))
+        return KeyReference(name, specification.algorithm, datetime.now(UTC))
 
     def _reopen_if_broken(self, device: Device) -> None:
         if device.broken and self._device is device:

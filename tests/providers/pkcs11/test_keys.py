@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -20,10 +22,13 @@ from providers import (
     NotFound,
     Signature,
     Tampered,
+    Timeout,
+    Unavailable,
     WrapContext,
 )
 from providers.pkcs11.device import Device, Held
 from providers.pkcs11.keys import find_key
+from providers.pkcs11.material import Material
 from providers.pkcs11.provider import Pkcs11Provider
 from tests.providers.pkcs11.rig import TokenRig
 from tests.servers.softhsm import ServedSoftHsm
@@ -74,6 +79,17 @@ async def test_a_key_made_in_the_token_stays_there_and_does_one_thing(
     await user.close()
 
 
+async def test_the_first_key_is_made_on_a_token_without_one(token: ServedSoftHsm) -> None:
+    provider = TokenRig(token, kek="the very first").make()
+    assert isinstance(provider, Pkcs11Provider)
+    with pytest.raises(NotFound):
+        await provider.initialize()
+    made = await provider.generate_key(KeySpecification("the very first", "wrap", "AES-256"))
+    await provider.initialize()
+    assert provider.describe().kek == made.key
+    await provider.close()
+
+
 async def test_the_newest_of_a_label_wraps_and_a_whole_name_picks_one(
     provider: Pkcs11Provider, token: ServedSoftHsm
 ) -> None:
@@ -102,6 +118,46 @@ async def test_a_key_brought_in_is_that_key_and_shut(provider: Pkcs11Provider, t
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     assert AESGCM(original).decrypt(wrapped.blob[1:13], wrapped.blob[13:], CONTEXT.authenticated()) == key
+
+
+async def test_a_caller_who_gives_up_never_brings_in_zeros(
+    token: ServedSoftHsm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from providers.pkcs11 import keys
+
+    provider = TokenRig(token).make(requestTimeout=300)
+    assert isinstance(provider, Pkcs11Provider)
+    await provider.initialize()
+    used: list[bytes] = []
+    let_go, good = threading.Event(), keys.import_wrapping_key
+
+    def slow(session: Any, label: str, mechanism: Any, material: bytearray) -> str:
+        let_go.wait(10)
+        used.append(bytes(material))
+        return good(session, label, mechanism, material)
+
+    monkeypatch.setattr(keys, "import_wrapping_key", slow)
+    original = os.urandom(32)
+    material = bytearray(original)
+    with pytest.raises(Timeout):
+        await provider.import_key(KeySpecification("given up", "wrap", "AES-256"), material)
+    assert material == bytes(32)
+    let_go.set()
+    await provider.close()
+    assert used == [original]
+
+
+def test_material_is_wiped_by_whoever_is_last() -> None:
+    material = Material(bytearray(b"key"))
+    with material.in_use() as secret:
+        assert secret == b"key"
+    with material.in_use() as again:
+        assert again is secret
+        material.give_up()
+        assert secret == b"key", "in use"
+    assert secret == bytes(3)
+    with pytest.raises(Unavailable), material.in_use():
+        pass
 
 
 @pytest.mark.parametrize(
