@@ -71,7 +71,7 @@ async def bring(vault: KeyVault, options: AzureOptions, specification: KeySpecif
             answer = await vault.ask("PUT", key.path, "import", {"key": jwk, **_management(specification)})
             return bundles.read(answer, key)
         finally:
-            await _discard(vault, exchange)
+            vault.afterwards(_discard(vault, exchange))  # not in the caller's time, which may be over
     finally:
         wipe(material)
 

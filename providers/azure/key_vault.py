@@ -6,11 +6,12 @@ encrypts by itself, in this process, with a symmetric key that nobody keeps or w
 
 from __future__ import annotations
 
+import asyncio
 import binascii
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any, Final
 
 from aiohttp import ClientConnectorCertificateError
@@ -29,6 +30,8 @@ from providers.wiping import wipe
 
 Json = dict[str, Any]
 
+TIDYING_SECONDS: Final = 5.0
+
 _VALUE: Final = re.compile(rb'"value"\s*:\s*"([A-Za-z0-9_-]*)"')
 _JSON: Final = {"Content-Type": "application/json"}
 _STANDARD: Final = bytes.maketrans(b"-_", b"+/")
@@ -45,6 +48,7 @@ class KeyVault:
         self.url = vault
         self._tokens = tokens
         self._transport = transport
+        self._tidying: set[asyncio.Task[None]] = set()
         self._client = KeyClient(
             vault,
             tokens,  # type: ignore[arg-type]  # it takes AsyncSupportsTokenInfo as well, by its documentation
@@ -92,13 +96,21 @@ class KeyVault:
             raise
         return secret
 
+    def afterwards(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do `work`, which raises no ProviderError, without anybody waiting for it; `close` does."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tidying.add(task)
+        task.add_done_callback(self._tidying.discard)
+
     @property
     def usage(self) -> PoolUsage:
         """Of the connections."""
         return self._transport.usage
 
     async def close(self) -> None:
-        """End connections, those to the token endpoint included."""
+        """Finish what was left for later, and end connections, those to the token endpoint included."""
+        if self._tidying:
+            await asyncio.wait(self._tidying, timeout=TIDYING_SECONDS)
         await self._transport.shut()
         await self._tokens.close()
 

@@ -23,7 +23,6 @@ PAUSE_SECONDS: Final = 10.0  # between attempts to refresh a token that is still
 
 _log = logging.getLogger(__name__)
 
-_OTHER_TENANT: Final = "not configured to acquire tokens for tenant"  # azure-identity's words
 _ENTRA_CODE: Final = re.compile(r"AADSTS\d{4,8}")
 _REMEDIES: Final = {
     "AADSTS7000215": "the client secret is wrong: put its value, not its id, where the configuration says",
@@ -50,7 +49,7 @@ class Tokens:
     """Stands between the SDK's clients and one of its credentials; the SDK sees a credential.
 
     `make` reads the secrets, so a credential that is made anew has the present ones. `audience`, where the
-    configuration names one, is the only one that a token is asked for, whatever the vault's challenge says.
+    configuration names one, is what tokens are for, whatever the vault's challenge says.
     """
 
     def __init__(self, make: Callable[[], Source], audience: str | None, transport: PooledTransport) -> None:
@@ -66,19 +65,21 @@ class Tokens:
 
     async def get_token_info(self, *scopes: str, options: TokenRequestOptions | None = None) -> AccessTokenInfo:
         """The SDK's question. Raises CredentialsInvalid, NotFound, Denied, Throttled, Unavailable."""
-        if self._audience is not None and scopes != (f"{self._audience}/.default",):
-            raise CredentialsInvalid(
-                f"the vault asks for a token for another audience than {self._audience}: correct "
-                "hsm.credentials.data.audience, if the endpoint is the vault that is meant"
-            )
+        if self._audience is not None:
+            scopes = (f"{self._audience}/.default",)
         claims = (options or {}).get("claims")
+        # not the tenant of the vault's challenge: the SDK keeps a challenge for good, and one that was false once (a
+        # proxy's, a vault that moved) would leave no way back
+        wanted: TokenRequestOptions = {"enable_cae": True}
+        if claims:
+            wanted["claims"] = claims
         if (token := self._token) is not None and not claims and _left(token) > USABLE_SECONDS:
             if _wants_refresh(token):
-                self._refresh_behind(scopes, options)
+                self._refresh_behind(scopes, wanted)
             return token
         async with self._turn:  # others who came meanwhile find the token that the first one got
             if (token := self._token) is None or claims or _left(token) <= USABLE_SECONDS:
-                token = await self._request(scopes, options)
+                token = await self._request(scopes, wanted)
             return token
 
     def accepted(self) -> None:
@@ -172,8 +173,4 @@ def _translated(error: AzureError) -> ProviderError:
         return CredentialsInvalid(f"no access token ({code}): {_REMEDIES.get(code, _OTHERWISE)}")
     if isinstance(error, CredentialUnavailableError) and status is None and cause is None:
         return CredentialsInvalid("no access token: nothing here says that this machine has a managed identity")
-    if _OTHER_TENANT in str(error):
-        return CredentialsInvalid(
-            "the vault is in another tenant than the credentials: correct tenantId or the endpoint"
-        )
     return Unavailable(f"the token endpoint cannot be reached or is failing: {_SEE}")

@@ -74,6 +74,7 @@ class Control:
         """As if the key had never been, for a fresh start."""
         self._state.vault.keys.pop(name, None)
         self._state.vault.deleted.pop(name, None)
+        self._state.vault.policies.pop(name, None)
 
     def policy(self, name: str) -> Json:
         """The rotation policy."""
@@ -118,6 +119,10 @@ class Control:
         """How long each request to the vault takes at least."""
         self._state.latency = seconds
 
+    def accepted(self) -> int:
+        """How many connections to the vault have sent a request so far."""
+        return len(self._state.peers)
+
     def seen(self) -> list[str]:
         """The requests since the last time: face, method, path."""
         requests, self._state.seen = self._state.seen, []
@@ -137,6 +142,6 @@ def control_application(state: State) -> web.Application:
         result = getattr(control, asked["command"])(**asked["arguments"])
         return web.json_response({"result": await result if isawaitable(result) else result})
 
-    application = web.Application()
+    application = web.Application(client_max_size=1 << 24)
     application.router.add_post("/control", run)
     return application

@@ -80,6 +80,7 @@ class State:
     faults: list[Fault] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
     listening: Listening | None = None  # where the vault is
+    peers: set[object] = field(default_factory=set)  # whose connections sent the vault a request
 
     def allow(self, client_id: str, permission: str) -> None:
         """Raise the service's 403 when the caller may not."""
@@ -129,6 +130,8 @@ class VaultFace:
 
     async def _serve(self, request: web.Request) -> web.Response:
         state, audience = self._state, AUDIENCES[self._state.vault.kind]
+        if request.transport is not None:
+            state.peers.add(request.transport.get_extra_info("peername"))
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         caller = state.entra.bearer(token, audience) if scheme == "Bearer" else None
         if caller is None:
