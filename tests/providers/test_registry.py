@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,13 @@ from providers.registry import BUILT
 ROOT = Path(__file__).parents[2]
 BASE = Path("/etc/keyside")
 SDKS = {"boto3", "botocore", "azure", "google", "pkcs11", "hvac", "cryptography"}
-_PIN = {"credentials": {"type": "TOKEN", "data": {"pinFile": "pin"}}}
-_VAULT = {"connection": {"endpoint": "https://acme.vault.azure.net"}}
-NEEDED = {"AZURE_KEY_VAULT": _VAULT, "LUNA_HSM": _PIN, "THALES_HSM": _PIN}  # what cannot be left out
+_PIN: Mapping[str, object] = {"credentials": {"type": "TOKEN", "data": {"pinFile": "pin"}}}
+_VAULT: Mapping[str, object] = {"connection": {"endpoint": "https://acme.vault.azure.net"}}
+NEEDED: Mapping[str, Mapping[str, object]] = {
+    "AZURE_KEY_VAULT": _VAULT,
+    "LUNA_HSM": _PIN,
+    "THALES_HSM": _PIN,
+}  # what cannot be left out
 
 
 @pytest.mark.parametrize("name", [None, "", "local", ["LOCAL"], 3])
