@@ -21,6 +21,8 @@ _OPTIONS: Final = (
     # a key, a signature or a page of versions: whoever answers more is no Cloud KMS
     ("grpc.max_receive_message_length", 1 << 20),
     ("grpc.enable_retries", 0),
+    # gRPC keeps the last bytes of a TLS connection, a data key among them, in buffers that it frees with the connection
+    ("grpc.client_idle_timeout_ms", 2000),
 )
 _LOST: Final = (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN)
 _MOST_BYTES: Final = 1 << 20  # of a file with certificates

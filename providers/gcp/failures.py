@@ -94,9 +94,9 @@ _PENDING: Final = re.compile(r"current state is: PENDING_")
 _PERMISSION: Final = re.compile(r"Permission '([a-zA-Z.]{1,100})' denied")
 
 
-def failure(error: GoogleAPICallError, operation: str, resource: str, *, decrypting: bool = False) -> ProviderError:
-    """Our error for `error`, met by `operation` (`Decrypt`) on `resource`."""
-    meaning = _meaning(error, decrypting)
+def failure(error: GoogleAPICallError, operation: str, resource: str) -> ProviderError:
+    """Our error for `error`, met by `operation` (a method of the SDK's client: `decrypt`) on `resource`."""
+    meaning = _meaning(error, operation)
     code = error.grpc_status_code.name if isinstance(error.grpc_status_code, StatusCode) else "no status"
     said = next((f"{code}, {reason}" for reason in _reasons(error)), code)
     if permission := _PERMISSION.search(error.message):
@@ -107,7 +107,7 @@ def failure(error: GoogleAPICallError, operation: str, resource: str, *, decrypt
     return meaning.error(message)
 
 
-def _meaning(error: GoogleAPICallError, decrypting: bool) -> Meaning:
+def _meaning(error: GoogleAPICallError, operation: str) -> Meaning:
     for reason in _reasons(error):
         if reason in BY_REASON:
             return BY_REASON[reason]
@@ -115,7 +115,7 @@ def _meaning(error: GoogleAPICallError, decrypting: bool) -> Meaning:
     if status is StatusCode.INVALID_ARGUMENT:
         if _BROKEN_ON_THE_WAY.search(error.message):
             return Meaning(Unavailable, "what was sent was damaged on the way, by its checksum; it is tried again")
-        if decrypting:
+        if operation == "decrypt":
             return Meaning(Tampered, "it was changed, or is presented with another context than it was made for")
     if status is StatusCode.FAILED_PRECONDITION:
         if _API_OFF.search(error.message):

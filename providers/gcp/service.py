@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from google.api_core.exceptions import GoogleAPICallError
+from google.api_core.exceptions import GoogleAPICallError, from_grpc_error
+from google.api_core.gapic_v1 import routing_header
+from google.api_core.gapic_v1.client_info import ClientInfo
 from google.cloud.kms_v1 import KeyManagementServiceAsyncClient
 from google.cloud.kms_v1.types import DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse
 from google.protobuf.wrappers_pb2 import Int64Value
+from grpc import RpcError
 
 from providers.errors import CredentialsInvalid, Unavailable
 from providers.gcp import integrity, names
@@ -18,6 +22,11 @@ from providers.gcp.options import GcpOptions
 from providers.gcp.tokens import AccessToken, Issued, issuer
 from providers.pool import Pool, PoolUsage
 from providers.wiping import wipe
+
+Metadata = tuple[tuple[str, str], ...]
+Send = Callable[[KeyManagementServiceAsyncClient, Metadata], Awaitable[Any]]
+
+_SDK: Final = (ClientInfo().to_grpc_metadata(),)  # what calls, and its versions, as every client of Google says
 
 
 class CloudKms:
@@ -57,9 +66,9 @@ class CloudKms:
                 plaintext=copy,
                 plaintext_crc32c=Int64Value(value=integrity.checksum(copy)),
             )
+            answer = EncryptResponse.pb(await self._exchange("encrypt", request, key))
         finally:
-            wipe(copy)
-        answer = EncryptResponse.pb(await self.call("encrypt", request, key))
+            wipe(copy)  # not earlier: protobuf without its native part keeps this very object
         integrity.require_verified(answer.verified_plaintext_crc32c, "plaintext")
         integrity.require_verified(answer.verified_additional_authenticated_data_crc32c, "associated data")
         ciphertext = answer.ciphertext
@@ -75,7 +84,7 @@ class CloudKms:
             ciphertext=ciphertext,
             ciphertext_crc32c=Int64Value(value=integrity.checksum(ciphertext)),
         )
-        answer = DecryptResponse.pb(await self.call("decrypt", request, key, decrypting=True))
+        answer = DecryptResponse.pb(await self._exchange("decrypt", request, key))
         plaintext = answer.plaintext  # the message makes a new object each time it is asked
         try:
             integrity.require_same(plaintext, _announced(answer, "plaintext_crc32c"), "plaintext")
@@ -93,34 +102,57 @@ class CloudKms:
         found = await self.call("get_crypto_key", {"name": key}, key)
         return str(found.primary.state.name)
 
-    async def call(self, method: str, request: Any, resource: str, *, decrypting: bool = False) -> Any:
-        """Call one method of the SDK's client, once more with a new token when the service refuses the first.
+    async def call(self, method: str, request: Any, resource: str) -> Any:
+        """Call one method of the SDK's client; `resource` is what an error names. Raises ProviderError."""
 
-        `resource` is what an error names. Raises ProviderError.
-        """
-        token = await self._token.get()
-        try:
-            return await self._attempt(method, request, resource, token, decrypting)
-        except CredentialsInvalid:
-            if not self._token.refused(token):
-                raise
-        return await self._attempt(method, request, resource, await self._token.get(), decrypting)
+        def send(client: KeyManagementServiceAsyncClient, metadata: Metadata) -> Awaitable[Any]:
+            # retry=None: the SDK's own would go on for a minute, whatever `timeout` says
+            answer: Awaitable[Any] = getattr(client, method)(
+                request=request, retry=None, timeout=self._timeout, metadata=metadata
+            )
+            return answer
+
+        return await self._authorized(send, method, resource)
 
     async def close(self) -> None:
         """Close all channels."""
         await self._token.close()
         await self._pool.close()
 
-    async def _attempt(self, method: str, request: Any, resource: str, token: Issued, decrypting: bool) -> Any:
+    async def _exchange(self, method: str, request: Any, key: str) -> Any:
+        """The same for what is done with each data key, through the SDK's transport.
+
+        Its client would do no more than add the two headers, and take a fifth of the event loop's time for it.
+        """
+        headers = (*_SDK, routing_header.to_grpc_metadata((("name", key),)))
+
+        def send(client: KeyManagementServiceAsyncClient, metadata: Metadata) -> Awaitable[Any]:
+            answer: Awaitable[Any] = getattr(client.transport, method)(
+                request, timeout=self._timeout, metadata=(*metadata, *headers)
+            )
+            return answer
+
+        return await self._authorized(send, method, key)
+
+    async def _authorized(self, send: Send, method: str, resource: str) -> Any:
+        """Send with a token, once more with a new one when the service refuses the first."""
+        token = await self._token.get()
+        try:
+            return await self._attempt(send, method, resource, token)
+        except CredentialsInvalid:
+            if not self._token.refused(token):
+                raise
+        return await self._attempt(send, method, resource, await self._token.get())
+
+    async def _attempt(self, send: Send, method: str, resource: str, token: Issued) -> Any:
         metadata = (("authorization", f"Bearer {token.token}"),)
         async with self._pool.lease() as client:
             try:
-                # retry=None: the SDK's own would go on for a minute, whatever `timeout` says
-                return await getattr(client, method)(
-                    request=request, retry=None, timeout=self._timeout, metadata=metadata
-                )
+                return await send(client, metadata)
             except GoogleAPICallError as error:
-                raise failure(error, method, resource, decrypting=decrypting) from None
+                raise failure(error, method, resource) from None
+            except RpcError as error:
+                raise failure(from_grpc_error(error), method, resource) from None
 
 
 def require_of(key: str, version: str) -> str:

@@ -26,9 +26,9 @@ SECRET = "ya29.secret-of-a-hostile-server"
 KEY = "projects/p/locations/l/keyRings/r/cryptoKeys/k"
 
 
-def met(status: StatusCode, message: str = SECRET, *details: object, decrypting: bool = False) -> ProviderError:
+def met(status: StatusCode, message: str = SECRET, *details: object, operation: str = "encrypt") -> ProviderError:
     error = from_grpc_status(status, message, details=list(details))
-    return failure(error, "decrypt", KEY, decrypting=decrypting)
+    return failure(error, operation, KEY)
 
 
 STATUSES = {
@@ -84,13 +84,13 @@ def test_what_is_no_reason_is_not_shown(reason: str) -> None:
 
 def test_what_does_not_authenticate_is_tampered_only_when_decrypting() -> None:
     said = "Decryption failed: the ciphertext is invalid."
-    assert type(met(StatusCode.INVALID_ARGUMENT, said, decrypting=True)) is Tampered
+    assert type(met(StatusCode.INVALID_ARGUMENT, said, operation="decrypt")) is Tampered
     assert type(met(StatusCode.INVALID_ARGUMENT, said)) is InputRefused
 
 
 def test_a_checksum_that_the_service_could_not_confirm_is_tried_again() -> None:
     said = "The checksum in field ciphertext_crc32c did not match the data in field ciphertext."
-    error = met(StatusCode.INVALID_ARGUMENT, said, decrypting=True)
+    error = met(StatusCode.INVALID_ARGUMENT, said, operation="decrypt")
     assert type(error) is Unavailable
     assert error.retryable
 
