@@ -160,12 +160,12 @@ class Conformance:
     # time and retries
 
     async def test_a_hung_back_end_is_bounded(self, rig: Rig) -> None:
-        provider = rig.make(requestTimeout=150)
+        provider = rig.make(requestTimeout=600)  # which opening, on a crowded machine, needs as well
         wrapped = await provider.wrap_key(new_key(), CONTEXT)
         started = time.monotonic()
         with rig.faulty(provider, Hanging()), pytest.raises(Timeout, match="requestTimeout") as refusal:
             await provider.unwrap_key(wrapped, CONTEXT)
-        assert 0.1 < time.monotonic() - started < 2
+        assert 0.5 < time.monotonic() - started < 2.5
         assert refusal.value.retryable
         assert await provider.unwrap_key(wrapped, CONTEXT), "usable once it answers again"
         await provider.close()

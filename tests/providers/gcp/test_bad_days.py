@@ -57,13 +57,13 @@ async def test_a_call_that_hangs_costs_the_timeout_and_no_more(rig: GcpRig) -> N
     provider = rig.make()
     wrapped = await opened(provider)
     await provider.close()
-    provider = rig.make(requestTimeout=300)
+    provider = rig.make(requestTimeout=800)
     await provider.initialize()
     rig.google.order("fault", method="Decrypt", kind="hang", count=4)
     started = time.monotonic()
     outcomes = await asyncio.gather(*(provider.unwrap_key(wrapped, CONTEXT) for _ in range(4)), return_exceptions=True)
     assert all(isinstance(outcome, Timeout) for outcome in outcomes)
-    assert time.monotonic() - started < 0.3 + 0.1 + 0.1  # the contract, and what a crowded machine adds
+    assert time.monotonic() - started < 0.8 + 0.1 + 0.1  # the contract, and what a crowded machine adds
     assert await provider.unwrap_key(wrapped, CONTEXT)
     await provider.close()
 
@@ -71,7 +71,7 @@ async def test_a_call_that_hangs_costs_the_timeout_and_no_more(rig: GcpRig) -> N
 async def test_a_network_that_hangs_costs_the_timeout_and_the_next_call_connects_anew(
     rig: GcpRig, proxy: Mishap
 ) -> None:
-    provider = behind(rig, proxy, requestTimeout=500, connectionPoolSize=1)
+    provider = behind(rig, proxy, requestTimeout=1000, connectionPoolSize=1)
     wrapped = await opened(provider)
     proxy.hang()
     with pytest.raises(Timeout):
@@ -117,7 +117,7 @@ async def test_refused_connections_are_unavailable_at_once_and_recover(rig: GcpR
 
 
 async def test_a_name_that_does_not_resolve_is_unavailable(rig: GcpRig) -> None:
-    hsm = rig.hsm(requestTimeout=3000, retryPolicy={"maxRetries": 0})
+    hsm = rig.hsm(requestTimeout=8000, retryPolicy={"maxRetries": 0})
     hsm["connection"]["endpoint"] = "kms.invalid:443"
     provider = rig.made_of(hsm)
     with pytest.raises((Unavailable, Timeout)):
