@@ -13,11 +13,10 @@ from typing import Any, NoReturn, TypeAlias
 from keyside import wire
 from keyside.batches import Job, Results
 from keyside.errors import Denied, KeyDisabled, KeysideError, SidecarError, UnknownKeyring
-from keyside.fields.declaration import Field, Index, Place
+from keyside.fields.declaration import UNFIT, Field, Index, Place
 from keyside.fields.errors import FieldError, FieldRefused, FieldUnavailable, FieldUnreadable
 from keyside.fields.exchange import Send
 from keyside.fields.placeholder import Placeholder
-from keyside.values import InvalidValue
 
 Key: TypeAlias = "tuple[Any, ...]"
 
@@ -188,7 +187,7 @@ def _without_plaintext(column: Stored, opened: list[Any]) -> list[int]:
             continue
         try:
             opened[row] = field.from_plaintext(stored)
-        except (TypeError, ValueError):
+        except UNFIT:
             message = "holds neither ciphertext nor a plaintext of the column's type"
             raise FieldUnreadable(message, field.table, field.column, column.key(row)) from None
     return rows
@@ -217,7 +216,7 @@ def _decode(column: Stored, rows: Sequence[int], results: Results, opened: list[
     if len(rows) == len(opened) and set(map(type, results)) == {bytes}:
         try:
             opened[:] = map(decode, results)  # type: ignore[arg-type]  # all are bytes: seen one line above
-        except (InvalidValue, TypeError, ValueError):
+        except UNFIT:
             opened[:] = [None] * len(opened)  # one by one below, to find out which
         else:
             return
@@ -227,7 +226,7 @@ def _decode(column: Stored, rows: Sequence[int], results: Results, opened: list[
         elif result is not None:
             try:
                 opened[row] = decode(result)
-            except (InvalidValue, TypeError, ValueError):
+            except UNFIT:
                 _check_unopened(column, row, None)
 
 

@@ -16,7 +16,7 @@ from keyside.values import InvalidValue, decode, encode
 
 MAGIC: Final = b"\xc1\x01"
 LEAST_ENVELOPE: Final = 38
-UNFIT: Final = (TypeError, ValueError, AttributeError, ArithmeticError)
+UNFIT: Final = (TypeError, ValueError, AttributeError, ArithmeticError, LookupError)
 """What conversions raise for values of another type than theirs."""
 
 OnFieldError = Literal["raise", "none"]

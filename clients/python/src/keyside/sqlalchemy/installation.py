@@ -1,0 +1,218 @@
+"""`install`: everything that makes an engine encrypt and decrypt, on public events."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Final
+from weakref import ref
+
+from sqlalchemy import Engine, Insert, Select, Update, event, exc
+from sqlalchemy.engine import CursorResult
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import ORMExecuteState, Session, attributes, object_mapper
+from sqlalchemy.util import await_only
+
+import keyside.fields
+from keyside.async_client import AsyncClient
+from keyside.batches import Job
+from keyside.client import Client
+from keyside.fields import BatchingOff, Replies, Send, Unbatched, note_round_trip
+from keyside.sqlalchemy.indexing import with_indexes
+from keyside.sqlalchemy.inspection import check_searchable
+from keyside.sqlalchemy.reading import known_row, opening_of
+from keyside.sqlalchemy.registry import Installation, forget, installation_of, register
+from keyside.sqlalchemy.selfcheck import what_changed
+from keyside.sqlalchemy.types import Encrypted, early, encrypted_columns, index_columns
+from keyside.sqlalchemy.widening import companions
+from keyside.sqlalchemy.writing import holds_placeholders, substituted
+
+STRIPPED: Final = "keyside_columns"
+"""Execution option: how many columns of a widened result the caller asked for."""
+
+
+def install(engine: Engine | AsyncEngine, client: Client | AsyncClient, *, unbatched: Unbatched = "warn") -> None:
+    """Encrypt and decrypt the Encrypted and BlindIndex columns that this engine reads and writes.
+
+    An Engine takes a `keyside.Client`, an AsyncEngine a `keyside.AsyncClient`. `unbatched`: what happens when a value
+    takes a round trip of its own: "warn", "error" or "allow". Calling it again replaces client and policy.
+    """
+    if unbatched not in ("warn", "error", "allow"):
+        raise ValueError(f"unbatched: expected 'warn', 'error' or 'allow', not {unbatched!r}")
+    asynchronous = isinstance(engine, AsyncEngine)
+    if isinstance(client, AsyncClient) is not asynchronous:
+        needed = "AsyncClient" if asynchronous else "Client"
+        raise TypeError(f"{type(engine).__name__} needs a keyside.{needed}, not a {type(client).__name__}")
+    sync_engine = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
+    uninstall(engine)
+    changed = what_changed()
+    if changed:
+        message = f"SQLAlchemy's internals are not as expected ({changed}); values are decrypted one by one"
+        warnings.warn(message, BatchingOff, stacklevel=2)
+    installation = Installation(_sender(client), unbatched, not changed, ref(sync_engine))
+    register(sync_engine.dialect, installation)
+    _listen(sync_engine, installation, asynchronous)
+
+
+def uninstall(engine: Engine | AsyncEngine) -> None:
+    """Take the hooks off; nothing happens when there are none."""
+    sync_engine = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
+    installation = forget(sync_engine.dialect)
+    for target, name, listener in installation.listeners if installation else ():
+        event.remove(target, name, listener)
+
+
+def _sender(client: Client | AsyncClient) -> Send:
+    if isinstance(client, Client):
+        return keyside.fields.sender(client)
+
+    def send(jobs: list[Job]) -> Replies:
+        note_round_trip()
+        return await_only(client.pipeline(jobs))
+
+    return send
+
+
+def _listen(engine: Engine, installation: Installation, asynchronous: bool) -> None:
+    def before_execute(
+        connection: Any, statement: Any, multiparams: Any, params: Any, execution_options: Any
+    ) -> tuple[Any, Any, Any]:
+        if isinstance(statement, Insert | Update):
+            rows = list(multiparams) if multiparams else [params] if params else []
+            statement, changed = with_indexes(statement, rows)
+            if changed is not rows:
+                return (statement, changed, {}) if multiparams else (statement, [], changed[0])
+        elif isinstance(statement, Select) and not _by_orm(statement) and (added := companions(statement)):
+            count = len(statement.selected_columns)
+            statement = statement.add_columns(*added).execution_options(**{STRIPPED: count})
+        return statement, multiparams, params
+
+    def do_execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool | None:
+        check_searchable(context.compiled)
+        early.set(bool(getattr(context, "_is_implicit_returning", False)) and installation.batching)
+        if not holds_placeholders(parameters):
+            return None
+        context.dialect.do_execute(cursor, statement, substituted(parameters, context, installation.send), context)
+        return True
+
+    def do_executemany(cursor: Any, statement: str, parameters: Any, context: Any) -> bool | None:
+        early.set(False)
+        if not holds_placeholders(parameters):
+            return None
+        context.dialect.do_executemany(cursor, statement, substituted(parameters, context, installation.send), context)
+        return True
+
+    def after_execute(
+        connection: Any, statement: Any, multiparams: Any, params: Any, execution_options: Any, result: Any
+    ) -> None:
+        was_early = early.get()
+        early.set(False)
+        if isinstance(result, CursorResult) and result.returns_rows and installation.batching:
+            _open_result(result, installation.send, asynchronous, was_early)
+            count = statement.get_execution_options().get(STRIPPED)
+            if count is not None:
+                result.columns(*range(count))
+
+    def handle_error(context: Any) -> None:
+        early.set(False)
+        # raised before there were placeholders: it would quote the parameters as the application gave them
+        error = context.sqlalchemy_exception
+        if context.execution_context is None and isinstance(error, exc.StatementError):
+            error.hide_parameters = True
+            error.params = None
+
+    for name, listener, options in (
+        ("before_execute", before_execute, {"retval": True}),
+        ("do_execute", do_execute, {}),
+        ("do_executemany", do_executemany, {}),
+        ("after_execute", after_execute, {}),
+        ("handle_error", handle_error, {}),
+    ):
+        event.listen(engine, name, listener, **options)
+        installation.listeners.append((engine, name, listener))
+
+
+def _by_orm(statement: Any) -> bool:
+    """Whether the statement speaks of mapped classes; the session's event has widened it then."""
+    return getattr(statement, "_propagate_attrs", {}).get("compile_state_plugin") == "orm"
+
+
+def _open_result(result: CursorResult[Any], send: Send, asynchronous: bool, was_early: bool) -> None:
+    opening = opening_of(result, send, was_early)
+    if opening is None:
+        return
+    context: Any = result.context
+    if asynchronous and not context._is_server_side:
+        # the result is consumed outside the greenlet, where nobody can wait for the sidecar
+        try:
+            opening.fetch_whole(result, result.cursor)
+        except BaseException:
+            result.close()
+            raise
+    result.cursor_strategy = opening
+    if getattr(result, "_row_logging_fn", None) is not None:
+        # echo="debug" would log whole rows, decrypted values in them
+        result._row_logging_fn = None
+        result._reset_memoizations()
+
+
+@event.listens_for(Session, "do_orm_execute")
+def _widen(state: ORMExecuteState) -> Any:
+    """Fetch what bound columns need beside them, and take it off the rows again."""
+    if not state.is_select:
+        return None
+    if state.is_column_load:
+        return _load_known_row(state)
+    statement = state.statement
+    added = companions(statement)
+    if not added or installation_of(state.session.get_bind(**state.bind_arguments).dialect) is None:
+        return None
+    count = len(statement.column_descriptions)  # type: ignore[attr-defined]  # a Select
+    result = state.invoke_statement(statement.add_columns(*added))  # type: ignore[attr-defined]  # a Select
+    return result.columns(*range(count))
+
+
+def _load_known_row(state: ORMExecuteState) -> Any:
+    """A deferred or expired column is loaded without what it is bound to, which the object knows."""
+    loading: Any = getattr(state.load_options, "_refresh_state", None)
+    if loading is None or not any(encrypted_columns(table) for table in loading.mapper.tables):
+        return None
+    mapper = loading.mapper
+    columns = {
+        attribute.columns[0].key: loading.dict[attribute.key]
+        for attribute in mapper.column_attrs
+        if attribute.key in loading.dict
+    }
+    columns |= dict(zip([column.key for column in mapper.primary_key], loading.identity or (), strict=False))
+    token = known_row.set(columns)
+    try:
+        return state.invoke_statement()
+    finally:
+        known_row.reset(token)
+
+
+@event.listens_for(Session, "before_flush")
+def _write_whole_bindings(session: Session, context: Any, instances: Any) -> None:
+    """An UPDATE of a bound column names its row key and partition, and one of those writes the bound column anew."""
+    for instance in session.dirty:
+        mapper = object_mapper(instance)
+        for column in (column for table in mapper.tables for column in encrypted_columns(table)):
+            type_ = column.type
+            assert isinstance(type_, Encrypted)
+            names = [*type_.bind, *([type_.partition] if isinstance(type_.partition, str) else [])]
+            keys = [mapper.get_property_by_column(column.table.c[name]).key for name in names if name in column.table.c]
+            own = mapper.get_property_by_column(column).key
+            if keys and any(attributes.get_history(instance, key).has_changes() for key in (own, *keys)):
+                for key in (own, *keys):
+                    getattr(instance, key)  # loaded, so that there is a value to write
+                    attributes.flag_modified(instance, key)
+
+
+@event.listens_for(Session, "after_flush")
+def _forget_indexes(session: Session, context: Any) -> None:
+    """The database has indexes that the objects do not know of."""
+    for instance in (*session.new, *session.dirty):
+        mapper = object_mapper(instance)
+        keys = [mapper.get_property_by_column(column).key for table in mapper.tables for column in index_columns(table)]
+        stale = [key for key in keys if key in attributes.instance_dict(instance)]
+        if stale:
+            session.expire(instance, stale)

@@ -1,0 +1,274 @@
+"""Reading: whole fetched chunks are decrypted in one round trip, below the rows that SQLAlchemy builds.
+
+A result fetches raw rows through its `cursor_strategy`, whatever asks for them: the ORM, Core, scalars, partitions.
+`Opening` stands in front of it and hands on decrypted values as 1-tuples, which the column type's own
+result processor unpacks. What it does not recognise it leaves alone, and that processor decrypts value by value.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+from sqlalchemy.engine import CursorResult
+from sqlalchemy.engine.cursor import CursorFetchStrategy, ResultFetchStrategy
+from sqlalchemy.sql.elements import ColumnElement, Label
+
+from keyside.fields import Field, Send, Stored, current, open_chunk
+from keyside.sqlalchemy.types import Early, Encrypted
+
+FIRST_AHEAD: Final = 32
+MOST_AHEAD: Final = 1024
+GROWTH: Final = 8
+"""Rows that are fetched ahead of a loop that takes one at a time: the first number, times the last until the second."""
+
+known_row: ContextVar[Mapping[str, Any]] = ContextVar("keyside.known_row", default=MappingProxyType({}))
+"""Values by column of the only row that is loaded, which its statement need not select: the ORM refreshes an object."""
+
+Processor = Callable[[Any], Any]
+
+
+@dataclass
+class EncryptedPosition:
+    """An encrypted column of a result, and where the rest of what it needs stands in the same row."""
+
+    position: int
+    field: Field
+    key: list[int]
+    """Positions of the columns that `field.bind` names, or of the primary key for messages; empty when not there."""
+    partition: int | None
+    known_key: tuple[Any, ...] | None = None
+    """The key of the only row, where its columns are not there."""
+    known_partition: Any = None
+    """The partition of the row that is refreshed, or the one of `keyside.context` when the statement was executed."""
+
+
+class Opener:
+    """Decrypts chunks of raw rows of one result."""
+
+    def __init__(
+        self, positions: list[EncryptedPosition], processors: Sequence[Processor | None], send: Send, early: bool
+    ) -> None:
+        self._positions = positions
+        self._processors = processors
+        self._send = send
+        self._early = early
+        """Whether the rows went through their processors before there was a result; then none will unpack tuples."""
+
+    def __call__(self, rows: Sequence[Any]) -> list[Any]:
+        """The rows with decrypted values, each in a tuple of its own."""
+        if not rows:
+            return []
+        columns: list[Any] = list(zip(*rows, strict=True))
+        chunk = [
+            Stored(
+                one.field,
+                self._stored(columns[one.position]),
+                self._keys(one, columns),
+                self._partitions(one, columns, len(rows)),
+            )
+            for one in self._positions
+        ]
+        for one, values in zip(self._positions, open_chunk(chunk, self._send), strict=True):
+            columns[one.position] = values if self._early else zip(values, strict=True)
+        return list(zip(*columns, strict=True))
+
+    def _stored(self, column: Sequence[Any]) -> Sequence[Any]:
+        return [value.stored if type(value) is Early else value for value in column] if self._early else column
+
+    def _partitions(self, one: EncryptedPosition, columns: list[Any], count: int) -> Sequence[Any] | None:
+        if one.partition is not None:
+            return self._values(one.partition, columns)
+        return None if one.known_partition is None else [one.known_partition] * count
+
+    def _values(self, position: int, columns: list[Any]) -> Sequence[Any]:
+        processor = self._processors[position]
+        values: Sequence[Any] = columns[position]
+        return values if processor is None else [processor(value) for value in values]
+
+    def _keys(self, one: EncryptedPosition, columns: list[Any]) -> Sequence[tuple[Any, ...]] | None:
+        if not one.key:
+            return None if one.known_key is None else [one.known_key] * len(columns[0])
+        if one.field.bind:
+            return list(zip(*[self._values(position, columns) for position in one.key], strict=True))
+        return _Keys([columns[position] for position in one.key])
+
+
+class _Keys(Sequence[tuple[Any, ...]]):
+    """Row keys that are looked at in an error only."""
+
+    def __init__(self, columns: list[Any]) -> None:
+        self._columns = columns
+
+    def __len__(self) -> int:
+        return len(self._columns[0])
+
+    def __getitem__(self, row: Any) -> Any:
+        return tuple(column[row] for column in self._columns)
+
+
+class _Before:
+    """What a wrapped strategy takes for its result: it may end, or replace itself, without ending the result."""
+
+    def __init__(self, result: CursorResult[Any]) -> None:
+        self._result = result
+        self.ended = False
+        self.cursor_strategy: Any = None
+
+    def _soft_close(self, hard: bool = False) -> None:
+        self.ended = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._result, name)
+
+
+class Opening(CursorFetchStrategy):
+    """A fetch strategy that opens what another one fetched."""
+
+    __slots__ = ("_ahead", "_buffer", "_ended", "_inner", "_most", "_open")
+
+    def __init__(self, inner: ResultFetchStrategy, opener: Opener, chunk: int | None) -> None:
+        self._inner: Any = inner
+        self._open = opener
+        self._buffer: deque[Any] = deque()
+        self._ended = False
+        self._ahead = chunk or FIRST_AHEAD
+        self._most = chunk or MOST_AHEAD
+
+    def fetch_whole(self, result: CursorResult[Any], cursor: Any) -> None:
+        """Fetch and decrypt everything now, for results that are consumed where nobody can wait."""
+        before = _Before(result)
+        self._buffer.extend(self._open(self._inner.fetchall(before, cursor)))
+        self._ended = True
+
+    def fetchone(self, result: CursorResult[Any], dbapi_cursor: Any, hard_close: bool = False) -> Any:
+        if not self._buffer and not self._ended:
+            self._fetch(result, dbapi_cursor, self._ahead)
+            self._ahead = min(self._ahead * GROWTH, self._most)
+        if self._buffer:
+            return self._buffer.popleft()
+        result._soft_close(hard=hard_close)
+        return None
+
+    def fetchmany(self, result: CursorResult[Any], dbapi_cursor: Any, size: int | None = None) -> Any:
+        if size is None:
+            return self.fetchall(result, dbapi_cursor)
+        if len(self._buffer) < size and not self._ended:
+            self._fetch(result, dbapi_cursor, size - len(self._buffer))
+        rows = [self._buffer.popleft() for _ in range(min(size, len(self._buffer)))]
+        if not rows:
+            result._soft_close()
+        return rows
+
+    def fetchall(self, result: CursorResult[Any], dbapi_cursor: Any) -> Any:
+        rows = list(self._buffer)
+        self._buffer.clear()
+        if not self._ended:
+            before = _Before(result)
+            rows += self._open(self._inner.fetchall(before, dbapi_cursor))
+            self._ended = True
+        result._soft_close()
+        return rows
+
+    def _fetch(self, result: CursorResult[Any], cursor: Any, size: int) -> None:
+        before = _Before(result)
+        rows = self._inner.fetchmany(before, cursor, size)
+        self._ended = before.ended or not rows
+        self._buffer.extend(self._open(rows))
+
+    def yield_per(self, result: CursorResult[Any], dbapi_cursor: Any, num: int) -> None:
+        if not self._ended:
+            before = _Before(result)
+            self._inner.yield_per(before, dbapi_cursor, num)
+            self._inner = before.cursor_strategy or self._inner
+        self._ahead = self._most = num
+
+    def soft_close(self, result: CursorResult[Any], dbapi_cursor: Any) -> None:
+        self._buffer.clear()
+        self._inner.soft_close(result, dbapi_cursor)
+
+    def hard_close(self, result: CursorResult[Any], dbapi_cursor: Any) -> None:
+        self._buffer.clear()
+        self._inner.hard_close(result, dbapi_cursor)
+
+    def handle_exception(self, result: CursorResult[Any], dbapi_cursor: Any, err: BaseException) -> Any:
+        self._inner.handle_exception(result, dbapi_cursor, err)
+
+
+def opening_of(result: CursorResult[Any], send: Send, early: bool) -> Opening | None:
+    """A strategy for the result that opens its encrypted columns; None when it has none."""
+    metadata: Any = result._metadata
+    processors: Sequence[Processor | None] = metadata._processors
+    elements = None
+    if early and not any(processors):
+        elements = _elements(result, metadata, len(processors))
+        types = {i: element.type for i, element in enumerate(elements) if element is not None}
+        encrypted: dict[int, Any] = {i: type_ for i, type_ in types.items() if isinstance(type_, Encrypted)}
+    else:
+        early = False
+        encrypted = {i: kind for i, one in enumerate(processors) if one and (kind := getattr(one, "keyside", None))}
+    if not encrypted:
+        return None
+    elements = elements or _elements(result, metadata, len(processors))
+    positions = [_position(i, type_.field(result.dialect), type_, elements) for i, type_ in encrypted.items()]
+    options = result.context.execution_options
+    return Opening(result.cursor_strategy, Opener(positions, processors, send, early), options.get("yield_per"))
+
+
+def _elements(result: CursorResult[Any], metadata: Any, count: int) -> list[ColumnElement[Any] | None]:
+    """What the statement selects at each position."""
+    elements: list[ColumnElement[Any] | None] = [None] * count
+    compiled: Any = getattr(result.context, "compiled", None)
+    for entry in getattr(compiled, "_result_columns", ()):
+        for thing in entry.objects:
+            element = _bare(thing)
+            record = metadata._keymap.get(thing) if element is not None else None
+            if record is not None and isinstance(record[0], int) and record[0] < count:
+                elements[record[0]] = elements[record[0]] if elements[record[0]] is not None else element
+    return elements
+
+
+def _bare(thing: Any) -> ColumnElement[Any] | None:
+    while isinstance(thing, Label):
+        thing = thing.element
+    return thing if isinstance(thing, ColumnElement) and getattr(thing, "table", None) is not None else None
+
+
+def _position(
+    number: int, field: Field, type_: Encrypted, elements: list[ColumnElement[Any] | None]
+) -> EncryptedPosition:
+    own = type_.column
+    assert own is not None  # its field was just made
+    beside = _siblings(elements[number], elements)
+
+    def find(name: str) -> int | None:
+        column = own.table.c.get(name)
+        if column is None:
+            return None
+        return next((i for i, element in beside if element.shares_lineage(column)), None)
+
+    names = field.bind or tuple(column.key for column in own.table.primary_key)
+    key = [place for name in names if (place := find(name)) is not None]
+    partition = find(field.partition_column) if field.partition_column else None
+    row = known_row.get()
+    known_key = tuple(row[name] for name in names) if row and set(names) <= set(row) else None
+    known = (
+        row.get(field.partition_column or "", current(field.partition_name)) if field.partition is not None else None
+    )
+    return EncryptedPosition(number, field, key if len(key) == len(names) else [], partition, known_key, known)
+
+
+def _siblings(
+    element: ColumnElement[Any] | None, elements: list[ColumnElement[Any] | None]
+) -> list[tuple[int, ColumnElement[Any]]]:
+    """The columns of the same table, alias or subquery, so that they are of the same row."""
+    if element is None:
+        return []
+    table: Any = getattr(element, "table", None)
+    return [
+        (i, other) for i, other in enumerate(elements) if other is not None and getattr(other, "table", None) is table
+    ]

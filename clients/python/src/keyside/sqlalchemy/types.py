@@ -1,0 +1,301 @@
+"""Column types: `Encrypted` and `BlindIndex`. They say what is where; the hooks of `install` do the work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
+from typing import Any, Literal, TypeAlias
+
+from sqlalchemy import Column, LargeBinary, Table, Text, event
+from sqlalchemy import types as sqltypes
+from sqlalchemy.engine import Dialect
+from sqlalchemy.sql import FromClause
+
+from keyside.fields import (
+    MASK,
+    Field,
+    Index,
+    Normalize,
+    NotInstalled,
+    OnFieldError,
+    Partition,
+    Placeholder,
+    Stage,
+    normalization,
+    note_unbatched,
+    open_one,
+    stage_of,
+)
+from keyside.sqlalchemy.codecs import codec_of
+from keyside.sqlalchemy.registry import installation_of
+from keyside.sqlalchemy.search import EncryptedComparator, IndexComparator
+
+Storage: TypeAlias = "Literal['bytes', 'text'] | sqltypes.TypeEngine[Any]"
+
+LITERAL = "<encrypted>"
+"""What a statement with its literals shows. It is no SQL, so such a statement cannot run by accident."""
+
+
+class NotInstalledPlaceholder(Placeholder):
+    """Bound on an engine without Keyside: the driver's error about a value that it cannot adapt names this class."""
+
+    __slots__ = ()
+
+
+class SearchPlaceholder(Placeholder):
+    """A value in a condition on a blind index, where no index would be a condition that is never true."""
+
+    __slots__ = ()
+
+
+class Encrypted(sqltypes.TypeDecorator[Any]):
+    """A column whose values are encrypted by the Keyside sidecar; in Python they keep the type of `inner`.
+
+    `keyring`: name of the keyring, `partition`: name of the column (or `keyside.from_context(name)`) that chooses the
+    partition of a partitioned one. `bind`: column, or columns, of the row's key; a ciphertext then opens in its own row
+    alone. They must be known to Python when the row is inserted. `context`: text in place of `table.column`, for a
+    table or column that was renamed. `storage`: "bytes" (BYTEA, BLOB), "text" (TEXT, the `ks1.` form) or a type, such
+    as String(600). `on_error`: "none" reads a value that does not open as None. `migrating`: "plain" or "plaintext"
+    while rows may still hold plaintext (docs/orm/encrypt-a-column.md), "rotating" is for people only.
+    """
+
+    impl = LargeBinary
+    cache_ok = True
+    comparator_factory = EncryptedComparator  # a property there, a class in its documentation
+
+    def __init__(
+        self,
+        inner: sqltypes.TypeEngine[Any] | type[sqltypes.TypeEngine[Any]],
+        keyring: str,
+        partition: Partition = None,
+        bind: str | Iterable[str] = (),
+        context: str = "",
+        storage: Storage = "bytes",
+        on_error: OnFieldError = "raise",
+        migrating: str | Stage | None = None,
+    ) -> None:
+        super().__init__()
+        self.inner = sqltypes.to_instance(inner)
+        self.keyring = keyring
+        self.partition = partition
+        self.bind = (bind,) if isinstance(bind, str) else tuple(bind)
+        self.context = context
+        self._renamed = bool(context)
+        self.storage = storage
+        self.on_error = on_error
+        self.migrating = stage_of(migrating)
+        self.impl = self._stored_type()  # type: ignore[assignment]  # an instance replaces the class, as documented
+        self.column: Column[Any] | None = None
+        """The column that it is the type of; each column has a type of its own."""
+        self._fields: dict[Any, Field] = {}
+
+    def _stored_type(self) -> sqltypes.TypeEngine[Any]:
+        if isinstance(self.storage, sqltypes.TypeEngine):
+            return self.storage
+        if self.storage not in ("bytes", "text"):
+            raise ValueError("storage: expected 'bytes', 'text' or a type such as String(600)")
+        return LargeBinary() if self.storage == "bytes" else Text()
+
+    @property
+    def stored_as_text(self) -> bool:
+        return isinstance(self.impl, sqltypes.String)
+
+    @property
+    def python_type(self) -> type[Any]:
+        return self.inner.python_type
+
+    def of_column(self, column: Column[Any]) -> Encrypted:
+        """This type for one column, which its ciphertexts are bound to."""
+        bound = self.copy()
+        bound.column = column
+        # part of the key of cached statements, so that two columns declared alike are not taken for each other
+        bound.context = self.context if self._renamed else f"{column.table.name}.{column.name}"
+        bound._fields = {}
+        return bound
+
+    def field(self, dialect: Dialect | None = None) -> Field:
+        """The declaration in Keyside's terms. Raises NotInstalled for a type that no column has."""
+        found = self._fields.get(dialect)
+        if found is None:
+            if self.column is None:
+                raise NotInstalled("an Encrypted type works as the type of a table's column only; see docs/orm")
+            codec = codec_of(self.inner, dialect)
+            found = self._fields[dialect] = Field(
+                self.column.table.name,
+                self.column.name,
+                self.keyring,
+                self.partition,
+                self.context,
+                bind=self.bind,
+                on_error=self.on_error,
+                stage=self.migrating,
+                storage="text" if self.stored_as_text else "bytes",
+                to_bytes=codec.to_bytes,
+                from_bytes=codec.from_bytes(),
+                from_plaintext=codec.read_plain,
+            )
+        return found
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
+        field = self.field(dialect)
+        if field.stage is Stage.PLAIN:
+            write_plain = codec_of(self.inner, dialect).write_plain
+            return lambda value: None if value is None else write_plain(value)
+        kind = NotInstalledPlaceholder if installation_of(dialect) is None else Placeholder
+
+        def process(value: Any) -> Any:
+            return None if value is None else kind(field, value)
+
+        return process
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+        field = self.field(dialect)
+
+        def process(value: Any) -> Any:
+            # a tuple is what batching hands on: decrypted already
+            if type(value) is tuple:
+                return value[0]
+            if value is None:
+                return None
+            if early.get():
+                return Early(value)
+            return one_by_one(field, dialect, value)
+
+        process.keyside = self  # type: ignore[attr-defined]  # how batching finds its columns in a result
+        return process
+
+    def literal_processor(self, dialect: Dialect) -> Callable[[Any], str]:
+        return lambda value: LITERAL
+
+    def coerce_compared_value(self, op: Any, value: Any) -> Any:
+        return self
+
+
+early: ContextVar[bool] = ContextVar("keyside.early", default=False)
+"""Whether a statement is being executed whose RETURNING rows SQLAlchemy processes before there is a result."""
+
+
+class Early:
+    """A stored value of a RETURNING row, whose processor ran before there was a result."""
+
+    __slots__ = ("stored",)
+
+    def __init__(self, stored: Any) -> None:
+        self.stored = stored
+
+    def __repr__(self) -> str:
+        return MASK
+
+
+def one_by_one(field: Field, dialect: Dialect, stored: Any) -> Any:
+    """A value that batching did not see."""
+    installation = installation_of(dialect)
+    if installation is None:
+        raise NotInstalled("call keyside.sqlalchemy.install(engine, client) first", field.table, field.column)
+    note_unbatched(field, installation.unbatched)
+    return open_one(field, stored, installation.send)
+
+
+class BlindIndex(sqltypes.TypeDecorator[Any]):
+    """The blind index of an encrypted column of the same table: `==`, `in_` and uniqueness.
+
+    Filled in by the hooks whenever `source` is written, and compared with plain values: `==` and `in_` on the encrypted
+    column use it, unless its normalisation keeps a part of the value only (`last(4)`, `"domain"`), which is searched by
+    this column itself. `normalize`: "exact", "trim", "casefold", "digits", "domain", `keyside.fields.last(n)` or a
+    function. `partitioned`: under the key of the row's partition, which a search then must know from
+    `keyside.context`. `context`: text in place of `table.column`; equal ones make columns comparable.
+    """
+
+    impl = LargeBinary
+    cache_ok = True
+    comparator_factory = IndexComparator  # a property there, a class in its documentation
+
+    def __init__(
+        self, source: str, normalize: Normalize = "exact", partitioned: bool = False, context: str = ""
+    ) -> None:
+        super().__init__()
+        self.source = source
+        self.normalize = normalization(normalize)
+        self.partitioned = partitioned
+        self.context = context
+        self._renamed = bool(context)
+        self.column: Column[Any] | None = None
+        self._index: Index | None = None
+
+    def of_column(self, column: Column[Any]) -> BlindIndex:
+        bound = self.copy()
+        bound.column = column
+        bound.context = self.context if self._renamed else f"{column.table.name}.{column.name}"
+        bound._index = None
+        return bound
+
+    @property
+    def source_column(self) -> Column[Any]:
+        """Raises NotInstalled when the table has no such encrypted column."""
+        if self.column is None:
+            raise NotInstalled("a BlindIndex works as the type of a table's column only; see docs/orm")
+        column = self.column.table.c.get(self.source)
+        if column is None or not isinstance(column.type, Encrypted):
+            message = f"it indexes {self.source!r}, which is no Encrypted column of the table"
+            raise NotInstalled(message, self.column.table.name, self.column.name)
+        return column
+
+    def index(self) -> Index:
+        """The declaration in Keyside's terms."""
+        if self._index is None:
+            source: Any = self.source_column.type
+            assert self.column is not None
+            self._index = Index(
+                self.column.table.name,
+                self.column.name,
+                source.keyring,
+                source.partition if self.partitioned else None,
+                self.context,
+                source=self.source,
+                normalize=self.normalize,
+            )
+        return self._index
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
+        index = self.index()
+        kind = NotInstalledPlaceholder if installation_of(dialect) is None else self._placeholder
+
+        def process(value: Any) -> Any:
+            return None if value is None else kind(index, value)
+
+        return process
+
+    _placeholder: type[Placeholder] = Placeholder
+
+    def literal_processor(self, dialect: Dialect) -> Callable[[Any], str]:
+        return lambda value: LITERAL
+
+    def for_search(self) -> SearchedIndex:
+        """The type of values that are compared with the index."""
+        searched = SearchedIndex(self.source, self.normalize, self.partitioned, self.context)
+        searched.column = self.column
+        return searched
+
+    def coerce_compared_value(self, op: Any, value: Any) -> Any:
+        return self.for_search()
+
+
+class SearchedIndex(BlindIndex):
+    """The type of a value that is looked for in a blind index."""
+
+    cache_ok = True
+    _placeholder = SearchPlaceholder
+
+
+def encrypted_columns(table: FromClause) -> list[Column[Any]]:
+    return [column for column in table.c if isinstance(column, Column) and isinstance(column.type, Encrypted)]
+
+
+def index_columns(table: FromClause) -> list[Column[Any]]:
+    return [column for column in table.c if isinstance(column, Column) and isinstance(column.type, BlindIndex)]
+
+
+@event.listens_for(Column, "after_parent_attach")
+def _bind_type(column: Column[Any], parent: Any) -> None:
+    if isinstance(parent, Table) and isinstance(column.type, Encrypted | BlindIndex):
+        column.type = column.type.of_column(column)

@@ -1,0 +1,48 @@
+"""Selecting a bound column alone: the columns of its binding are fetched beside it and do not show in the result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import Select
+from sqlalchemy.sql.elements import ColumnElement
+
+from keyside.sqlalchemy.inspection import _encrypted as encrypted_column
+from keyside.sqlalchemy.types import Encrypted
+
+
+def companions(statement: Any) -> list[ColumnElement[Any]]:
+    """The columns that a SELECT lacks to open its encrypted columns.
+
+    Empty where adding one would change what the query returns (DISTINCT, GROUP BY): reading then says what is missing.
+    """
+    if not isinstance(statement, Select) or statement._group_by_clauses or statement._distinct:
+        return []
+    selected: list[Any] | None = None
+    lacking: list[ColumnElement[Any]] = []
+    for element in statement.selected_columns:
+        column = encrypted_column(element)
+        if column is None:
+            continue
+        if selected is None:
+            selected = list(statement.selected_columns)
+        lacking += _lacking(column, [*selected, *lacking])
+    return lacking
+
+
+def _lacking(column: ColumnElement[Any], selected: Iterable[Any]) -> list[ColumnElement[Any]]:
+    type_: Any = column.type
+    assert isinstance(type_, Encrypted)
+    assert type_.column is not None  # else it would not count as encrypted
+    table: Any = getattr(column, "table", None)
+    names = [*type_.bind, *([type_.partition] if isinstance(type_.partition, str) else [])]
+    found = []
+    for name in names:
+        own = type_.column.table.c.get(name)
+        if own is None:
+            continue
+        there = (other for other in selected if getattr(other, "table", None) is table and other.shares_lineage(own))
+        if next(there, None) is None:
+            found += [other for other in table.c if other.shares_lineage(own)][:1]
+    return found

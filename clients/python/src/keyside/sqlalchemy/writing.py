@@ -1,0 +1,201 @@
+"""Writing and searching: the values of a statement are encrypted in one round trip, just before the driver is called.
+
+Until then their placeholders stand in the parameters, so what SQLAlchemy logs and quotes in errors is `<encrypted>`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Column, Insert, Table, Update
+from sqlalchemy.engine import Dialect
+from sqlalchemy.sql import operators
+from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClauseList
+
+from keyside.fields import BindingMissing, Field, NotSearchable, Placeholder, Send, seal
+from keyside.sqlalchemy.types import Encrypted, SearchPlaceholder
+
+_SEVERAL: Final = re.compile(r"_m\d+$")
+"""How SQLAlchemy names the parameters of further rows of insert().values([…])."""
+
+
+def holds_placeholders(parameters: Any) -> bool:
+    """Whether any parameter of one or several rows is a placeholder."""
+    rows = parameters if isinstance(parameters, list) else [parameters]
+    return any(isinstance(value, Placeholder) for row in rows for value in _values(row))
+
+
+def substituted(parameters: Any, context: Any, send: Send) -> Any:
+    """The parameters with what the database is to get. Raises FieldError; then nothing was sent."""
+    _seal_all(context, parameters, send)
+    dialect: Dialect = context.dialect
+    if isinstance(parameters, list):
+        return [_sealed(row, dialect) for row in parameters]
+    return _sealed(parameters, dialect)
+
+
+def _values(row: Any) -> Any:
+    return row.values() if isinstance(row, Mapping) else row
+
+
+def _sealed(row: Any, dialect: Dialect) -> Any:
+    if isinstance(row, Mapping):
+        return {
+            name: _stored(value, dialect) if isinstance(value, Placeholder) else value for name, value in row.items()
+        }
+    return tuple([_stored(value, dialect) if isinstance(value, Placeholder) else value for value in row])
+
+
+def _stored(placeholder: Placeholder, dialect: Dialect) -> Any:
+    sealed = placeholder.sealed
+    if type(sealed) is bytes and dialect.dbapi is not None:
+        # as LargeBinary does: psycopg2 and MariaDB's drivers want to be told that bytes are binary
+        return dialect.dbapi.Binary(sealed)
+    if sealed is None and isinstance(placeholder, SearchPlaceholder):
+        place = placeholder.place
+        raise NotSearchable("the value has no index under the column's normalisation", place.table, place.column)
+    return sealed
+
+
+def _seal_all(context: Any, parameters: Any, send: Send) -> None:
+    """Encrypt every value of the statement that is not encrypted yet, the rows of later batches included."""
+    rows = context.parameters
+    facts: Sequence[Mapping[str, Any]] = context.compiled_parameters or ()
+    unsealed: list[Placeholder] = []
+    if len(rows) == len(facts):
+        for row, known in zip(rows, facts, strict=True):
+            for name, placeholder in _named(row, context):
+                if placeholder.sealed is None:
+                    _tell(placeholder, _Row(context, known, name))
+                    unsealed.append(placeholder)
+    told = set(map(id, unsealed))
+    for row in parameters if isinstance(parameters, list) else [parameters]:
+        for value in _values(row):
+            if isinstance(value, Placeholder) and value.sealed is None and id(value) not in told:
+                told.add(id(value))
+                unsealed.append(value)
+    seal(unsealed, send)
+
+
+def _named(row: Any, context: Any) -> Iterator[tuple[str, Placeholder]]:
+    """The placeholders of a row with the names of their parameters, as far as a positional style tells them."""
+    if isinstance(row, Mapping):
+        for name, value in row.items():
+            if isinstance(value, Placeholder):
+                yield name, value
+        return
+    names: Sequence[str] = getattr(context.compiled, "positiontup", None) or ()
+    told = len(names) == len(row)
+    for number, value in enumerate(row):
+        if isinstance(value, Placeholder):
+            yield names[number] if told else "", value
+
+
+class _Row:
+    """What a statement tells of the row that a value is written to, by column."""
+
+    def __init__(self, context: Any, parameters: Mapping[str, Any], name: str) -> None:
+        self._statement = statement_facts(context.compiled)
+        self._parameters = parameters
+        several = _SEVERAL.search(name)
+        self._suffix = several[0] if several else ""
+
+    def value(self, column: str) -> Any:
+        for name in (f"{column}{self._suffix}", column, *self._statement.equal_to.get(column, ())):
+            if name in self._parameters:
+                return self._parameters[name]
+        return None
+
+    def check(self, field: Field) -> None:
+        self._statement.check(field)
+
+
+def _tell(placeholder: Placeholder, row: _Row) -> None:
+    place = placeholder.place
+    if isinstance(place, Field):
+        if place.bind:
+            row.check(place)
+            placeholder.key = tuple(row.value(name) for name in place.bind)
+        elif place.partition_column:
+            row.check(place)
+    if place.partition_column:
+        placeholder.partition = row.value(place.partition_column)
+
+
+class StatementFacts:
+    """What an INSERT or UPDATE says about its rows, beyond its parameters."""
+
+    def __init__(self, compiled: Any) -> None:
+        statement = getattr(compiled, "statement", None)
+        self.equal_to: dict[str, list[str]] = {}
+        """Columns that the WHERE clause holds to one value, and the names of its parameter."""
+        self._upsert: Any = None
+        if isinstance(statement, Update):
+            for criterion in statement._where_criteria:
+                for column, parameter in _equalities(criterion, statement.table):
+                    name = compiled.bind_names.get(parameter)
+                    if name is not None:
+                        self.equal_to.setdefault(column, []).append(name)
+        elif isinstance(statement, Insert):
+            self._upsert = getattr(statement, "_post_values_clause", None)
+
+    def check(self, field: Field) -> None:
+        """Raises BindingMissing for an upsert that may change another row than the one that its values are bound to."""
+        written = _upserted(self._upsert)
+        if field.column not in written:
+            return
+        target = {str(name) for name in getattr(self._upsert, "inferred_target_elements", None) or ()}
+        target = {name.rpartition(".")[2] for name in target}
+        needed = set(field.bind) | ({field.partition_column} if field.partition_column else set())
+        if not needed <= target | written:
+            raise BindingMissing(
+                f"an upsert that updates it must find the row by {', '.join(sorted(needed))}, which it is bound to; "
+                "otherwise the row that exists gets a ciphertext of another row. Update such rows one by one",
+                field.table,
+                field.column,
+            )
+
+
+def _upserted(clause: Any) -> set[str]:
+    """Names of the columns that ON CONFLICT DO UPDATE or ON DUPLICATE KEY UPDATE sets."""
+    values = getattr(clause, "update_values_to_set", None) or getattr(clause, "update", None) or ()
+    pairs = values.items() if isinstance(values, Mapping) else values
+    return {str(getattr(column, "key", column)) for column, _ in pairs}
+
+
+def _equalities(criterion: Any, table: Any) -> Iterator[tuple[str, BindParameter[Any]]]:
+    if isinstance(criterion, BooleanClauseList) and criterion.operator is operators.and_:
+        for clause in criterion.clauses:
+            yield from _equalities(clause, table)
+    elif isinstance(criterion, BinaryExpression) and criterion.operator is operators.eq:
+        left, right = criterion.left, criterion.right
+        if isinstance(left, BindParameter):
+            left, right = right, left
+        own = table.c.get(getattr(left, "key", None) or "")
+        if isinstance(right, BindParameter) and own is not None and left.shares_lineage(own):
+            yield str(left.key), right
+
+
+_facts: WeakKeyDictionary[Any, StatementFacts] = WeakKeyDictionary()
+
+
+def statement_facts(compiled: Any) -> StatementFacts:
+    """Worked out once for every compiled, hence cached, statement."""
+    facts = _facts.get(compiled)
+    if facts is None:
+        facts = _facts[compiled] = StatementFacts(compiled)
+    return facts
+
+
+def changed_bindings(table: Table, written: set[str]) -> list[Column[Any]]:
+    """Encrypted columns that would no longer open if `written` columns alone were updated."""
+    lost: list[Column[Any]] = []
+    for column in table.c:
+        if isinstance(column.type, Encrypted) and column.key not in written:
+            needed = {*column.type.bind, *([column.type.partition] if isinstance(column.type.partition, str) else ())}
+            if needed & written:
+                lost.append(column)
+    return lost

@@ -1,0 +1,73 @@
+"""Engines of every database and driver, with a client of the plain-Python sidecar installed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from keyside import Client
+from keyside.sqlalchemy import install, uninstall
+from keyside.testing.server import Twin
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.orm import Session
+
+from tests.orm.sqlalchemy.models import Base, Clinic, patient
+from tests.orm.sqlalchemy.servers import postgresql
+
+ROWS = 40
+DRIVERS = ("sqlite", "psycopg", "psycopg2")
+
+
+@pytest.fixture(scope="session")
+def postgresql_socket() -> Iterator[Path]:
+    with postgresql() as folder:
+        yield folder
+
+
+def url(driver: str, request: pytest.FixtureRequest, folder: Path) -> str:
+    if driver in ("sqlite", "aiosqlite"):
+        return f"sqlite+{driver.replace('sqlite', '') or 'py'}sqlite:///{folder}/test.sqlite".replace("+aio", "+aio")
+    socket = request.getfixturevalue("postgresql_socket")
+    return f"postgresql+{driver}://test@/postgres?host={socket}"
+
+
+@pytest.fixture(params=DRIVERS)
+def engine(request: pytest.FixtureRequest, client: Client, tmp_path: Path) -> Iterator[Engine]:
+    """An empty database."""
+    engine = create_engine(url(request.param, request, tmp_path))
+    install(engine, client, unbatched="error")
+    Base.metadata.drop_all(engine)
+    Base.metadata.create_all(engine)
+    yield engine
+    uninstall(engine)
+    engine.dispose()
+
+
+@pytest.fixture
+def sqlite(client: Client) -> Iterator[Engine]:
+    """For what does not depend on the database."""
+    engine = create_engine("sqlite://")
+    install(engine, client, unbatched="error")
+    Base.metadata.create_all(engine)
+    yield engine
+    uninstall(engine)
+    engine.dispose()
+
+
+def fill(session: Session, rows: int = ROWS, clinics: int = 3) -> None:
+    """Patients of some clinics."""
+    session.add_all([Clinic(id=number, name=f"clinic {number}") for number in range(1, clinics + 1)])
+    session.flush()
+    session.add_all([patient(number, 1 + number % clinics) for number in range(rows)])
+    session.commit()
+
+
+@pytest.fixture
+def filled(engine: Engine) -> Engine:
+    with Session(engine) as session:
+        fill(session)
+    return engine
+
+
+__all__ = ["Twin"]

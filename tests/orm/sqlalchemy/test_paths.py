@@ -1,0 +1,229 @@
+"""Every way to read and write rows: right values, and how often the sidecar is asked."""
+
+from __future__ import annotations
+
+from datetime import date
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from keyside.testing import assert_encrypted, assert_round_trips
+from sqlalchemy import Engine, bindparam, delete, func, insert, select, text, union_all, update
+from sqlalchemy.orm import Session, aliased, defer, joinedload, load_only, selectinload, undefer
+
+from tests.orm.sqlalchemy.conftest import ROWS
+from tests.orm.sqlalchemy.models import Base, Card, Clinic, Patient, patient
+
+EMAILS = [f"P{number}@Example.ORG" for number in range(ROWS)]
+BORN = [date(2000, 1, 1 + number % 28) for number in range(ROWS)]
+
+
+def test_a_flush_is_one_round_trip_a_statement(engine: Engine) -> None:
+    with Session(engine) as session:
+        session.add(Clinic(id=1, name="x"))
+        with assert_round_trips(max=1):
+            session.flush()
+        session.add_all([patient(number) for number in range(ROWS)])
+        with assert_round_trips(max=1):
+            session.flush()
+        session.add_all([Card(number=f"4111 {n:04}", limit=n) for n in range(ROWS)])
+        with assert_round_trips(max=1):
+            session.flush()
+        session.commit()
+        assert_encrypted(Patient, "email", bind=session)
+        assert_encrypted(Patient, "notes", bind=session)
+        assert assert_encrypted(Card, "number", bind=session) == ROWS
+
+
+def test_loading_entities(filled: Engine) -> None:
+    with Session(filled) as session, assert_round_trips(max=1):
+        people = session.scalars(select(Patient).order_by(Patient.number)).all()
+    assert [one.email for one in people] == EMAILS
+    assert [one.born for one in people] == BORN
+    assert [one.notes for one in people] == [{"n": number} for number in range(ROWS)]
+    with Session(filled) as session, assert_round_trips(max=1):
+        assert [one.email for one in session.query(Patient).order_by(Patient.number)] == EMAILS
+
+
+@pytest.mark.parametrize(
+    ("columns", "want"),
+    [
+        ([Patient.email], [(email,) for email in EMAILS]),
+        ([Patient.born, Patient.email.label("mail")], list(zip(BORN, EMAILS, strict=True))),
+        ([Patient.email, Patient.id.is_(None)], [(email, False) for email in EMAILS]),
+        ([Patient.born, func.length("ab")], [(born, 2) for born in BORN]),
+    ],
+)
+def test_columns_alone_bring_what_they_are_bound_to(filled: Engine, columns: Any, want: Any) -> None:
+    by_orm = select(*columns).order_by(Patient.number)
+    with Session(filled) as session, assert_round_trips(max=1):
+        result = session.execute(by_orm)
+        assert len(result.keys()) == len(columns)
+        assert result.all() == want
+
+
+def test_columns_alone_without_the_orm(filled: Engine) -> None:
+    table = Patient.__table__
+    statement = select(table.c.email, table.c.born.label("birthday")).order_by(table.c.number)
+    with filled.connect() as connection, assert_round_trips(max=1):
+        result = connection.execute(statement)
+        assert list(result.keys()) == ["email", "birthday"]
+        assert result.all() == list(zip(EMAILS, BORN, strict=True))
+    with filled.connect() as connection, assert_round_trips(max=1):
+        assert connection.scalars(select(table.c.email).order_by(table.c.number)).all() == EMAILS
+
+
+def test_scalars_first_one_and_loops(filled: Engine) -> None:
+    statement = select(Patient.email).order_by(Patient.number)
+    with Session(filled) as session:
+        with assert_round_trips(max=1):
+            assert session.scalars(statement).all() == EMAILS
+        with assert_round_trips(max=1):
+            assert session.scalar(statement.limit(1)) == EMAILS[0]
+        with assert_round_trips(max=2):
+            assert [email for (email,) in session.execute(statement)] == EMAILS
+        with assert_round_trips(max=4):
+            assert [email for part in session.scalars(statement).partitions(10) for email in part] == EMAILS
+    with filled.connect() as connection, assert_round_trips(max=2):
+        result = connection.execute(select(Patient.__table__).order_by(Patient.__table__.c.number))
+        seen = []
+        while row := result.fetchone():
+            seen.append(row.email)
+    assert seen == EMAILS
+
+
+@pytest.mark.parametrize(("size", "trips"), [(10, 4), (ROWS, 1), (7, 6)])
+def test_yield_per_is_one_round_trip_a_chunk(filled: Engine, size: int, trips: int) -> None:
+    statement = select(Patient).order_by(Patient.number).execution_options(yield_per=size)
+    with Session(filled) as session, assert_round_trips(max=trips):
+        assert [one.email for one in session.scalars(statement)] == EMAILS
+    with filled.connect() as connection, assert_round_trips(max=trips):
+        rows = connection.execution_options(yield_per=size).execute(select(Patient.__table__).order_by("number"))
+        assert [row.email for row in rows] == EMAILS
+
+
+def test_joins_and_relationships(filled: Engine) -> None:
+    with Session(filled) as session:
+        with assert_round_trips(max=1):
+            rows = session.execute(select(Patient, Clinic).join(Clinic).order_by(Patient.number)).all()
+            assert [(p.email, c.name) for p, c in rows][1] == ("P1@Example.ORG", "clinic 2")
+        session.expunge_all()
+        with assert_round_trips(max=1):
+            clinics = session.scalars(select(Clinic).options(joinedload(Clinic.patients))).unique().all()
+            assert sorted(one.email for clinic in clinics for one in clinic.patients) == sorted(EMAILS)
+        session.expunge_all()
+        with assert_round_trips(max=2):
+            clinics = session.scalars(select(Clinic).options(selectinload(Clinic.patients))).all()
+            assert sorted(one.email for clinic in clinics for one in clinic.patients) == sorted(EMAILS)
+        session.expunge_all()
+        clinic = session.get_one(Clinic, 1)
+        with assert_round_trips(max=1):
+            assert [one.email for one in clinic.patients] == EMAILS[::3]
+
+
+def test_aliases_subqueries_and_text(filled: Engine) -> None:
+    other = aliased(Patient)
+    beside = select(Patient.email, other.email).join(other, other.number == Patient.number + 1).order_by(Patient.number)
+    whole = select(Patient).where(Patient.number < 5).subquery()
+    with Session(filled) as session:
+        with assert_round_trips(max=1):
+            assert session.execute(beside).all() == list(pairwise(EMAILS))
+        with assert_round_trips(max=1):
+            assert session.scalars(select(whole.c.email).order_by(whole.c.number)).all() == EMAILS[:5]
+        with assert_round_trips(max=1):
+            inside = aliased(Patient, whole)
+            assert [one.email for one in session.scalars(select(inside).order_by(inside.number))] == EMAILS[:5]
+        with assert_round_trips(max=1):
+            spoken = text("SELECT id, clinic_id, email FROM patients ORDER BY number")
+            columns = spoken.columns(Patient.id, Patient.clinic_id, Patient.email)
+            assert [row.email for row in session.execute(columns).all()] == EMAILS
+        with assert_round_trips(max=1):
+            both = union_all(select(Patient).where(Patient.number == 1), select(Patient).where(Patient.number == 2))
+            assert {one.email for one in session.scalars(select(Patient).from_statement(both))} == set(EMAILS[1:3])
+
+
+def test_getting_refreshing_and_deferring(filled: Engine) -> None:
+    with Session(filled) as session:
+        key = session.scalars(select(Patient.id).where(Patient.number == 3)).one()
+        with assert_round_trips(max=1):
+            one = session.get_one(Patient, key)
+            assert one.email == EMAILS[3]
+        with assert_round_trips(max=1):
+            session.refresh(one)
+        session.expire(one, ["email"])
+        with assert_round_trips(max=1):
+            assert one.email == EMAILS[3]
+        session.expunge_all()
+        one = session.scalars(select(Patient).options(defer(Patient.email)).where(Patient.number == 4)).one()
+        with assert_round_trips(max=1):
+            assert one.email == EMAILS[4]
+        session.expunge_all()
+        loaded = load_only(Patient.email, Patient.clinic_id)
+        with assert_round_trips(max=1):
+            assert session.scalars(select(Patient).options(loaded).where(Patient.number == 5)).one().email == EMAILS[5]
+        session.expunge_all()
+        with assert_round_trips(max=1):
+            everything = undefer("*")
+            assert session.scalars(select(Patient).options(everything).where(Patient.number == 6)).one().born == BORN[6]
+
+
+def test_updating_objects(filled: Engine) -> None:
+    with Session(filled) as session:
+        people = session.scalars(select(Patient).order_by(Patient.number)).all()
+        for one in people:
+            one.email = f"new{one.number}@example.org"
+            one.born = None
+        with assert_round_trips(max=1):
+            session.flush()
+        people[0].clinic_id = 3  # another partition: what is bound to it is written anew
+        people[1].notes = {"changed": True}
+        with assert_round_trips(max=2):
+            session.flush()
+        session.commit()
+    with Session(filled) as session:
+        rows = session.execute(select(Patient.email, Patient.born, Patient.clinic_id).order_by(Patient.number)).all()
+        assert rows[:2] == [("new0@example.org", None, 3), ("new1@example.org", None, 2)]
+        assert session.scalars(select(Patient.number).where(Patient.email == "NEW7@example.org")).all() == [7]
+        assert session.scalars(select(Patient).where(Patient.email == EMAILS[7])).all() == []
+
+
+def test_bulk_and_core_writes(filled: Engine) -> None:
+    rows: list[dict[str, Any]] = [
+        {"number": 100 + n, "clinic_id": 1, "email": f"bulk{n}@x.org", "born": None, "notes": {}} for n in range(ROWS)
+    ]
+    with Session(filled) as session:
+        with assert_round_trips(max=1):
+            session.execute(insert(Patient), rows)
+        with assert_round_trips(max=2):
+            statement = insert(Card).returning(Card.number, Card.last_four)
+            cards = session.execute(statement, [{"number": f"5500 0000 {n:04}"} for n in range(5)]).all()
+            assert sorted(row.number for row in cards) == [f"5500 0000 {n:04}" for n in range(5)]
+        keys = dict(session.execute(select(Patient.number, Patient.id).where(Patient.number >= 100)).all())
+        changes = [{"id": key, "clinic_id": 2, "email": f"again{n}@x.org"} for n, key in keys.items()]
+        with assert_round_trips(max=1):
+            session.execute(update(Patient), changes)
+        session.commit()
+        found = session.scalars(select(Patient).where(Patient.email.in_(["again100@x.org", "AGAIN107@x.org"]))).all()
+        assert {(one.number, one.email) for one in found} == {(100, "again100@x.org"), (107, "again107@x.org")}
+        with assert_round_trips(max=1):
+            session.execute(
+                update(Patient)
+                .where(Patient.id == keys[100], Patient.clinic_id == 2)
+                .values(email="core@x.org")
+                .execution_options(synchronize_session=False)
+            )
+        assert session.scalars(select(Patient.email).where(Patient.email == "CORE@x.org")).all() == ["core@x.org"]
+        session.execute(delete(Patient).where(Patient.email == "core@x.org"))
+        assert session.scalars(select(Patient.email).where(Patient.email == "core@x.org")).all() == []
+    table = Base.metadata.tables["cards"]
+    with filled.begin() as connection:
+        with assert_round_trips(max=1):
+            connection.execute(insert(table).values([{"number": "1"}, {"number": "22222"}]))
+        with assert_round_trips(max=1):
+            connection.execute(insert(table).values(number="333 33"))
+        with assert_round_trips(max=1):
+            where = table.c.id == bindparam("which")
+            changes = [{"which": 1, "number": "9001"}, {"which": 2, "number": "9002"}]
+            connection.execute(update(table).where(where), changes)
+        numbers = connection.scalars(select(table.c.number).where(table.c.number.in_(["33333", "22222", "9002"]))).all()
+        assert set(numbers) == {"333 33", "22222", "9002"}
