@@ -25,7 +25,7 @@ MAKEFLAGS += --no-print-directory
 setup: $(VENV)/.built  ## .venv with the service, the client and the tools, built from source (does only what is not done yet)
 
 .PHONY: demo
-demo: $(VENV)/.demo $(if $(filter-out LOCAL,$(PROVIDER)),$(VENV)/.servers)  ## encrypt a real public table, kill the sidecar, decrypt it all again (PROVIDER=LOCAL)
+demo: $(VENV)/.demo $(if $(filter-out LOCAL,$(PROVIDER)),$(VENV)/.servers)  ## encrypt a real public table, kill the sidecar, decrypt it all again (PROVIDER=LOCAL, AWS_KMS ...)
 	$(BIN)/python -m demo --provider $(PROVIDER)
 
 .PHONY: test
