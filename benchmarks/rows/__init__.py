@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from benchmarks.rows import coalescing, fairness, footprint, isolation, native, pkcs11, python
+from benchmarks.rows import aws, coalescing, fairness, footprint, isolation, native, pkcs11, python
 from benchmarks.stage import Stage
 from benchmarks.table import Row
 
@@ -15,4 +15,5 @@ MEASUREMENTS: Final[dict[str, Callable[[Stage], list[Row]]]] = {
     "footprint": footprint.measure,
     "fairness": fairness.measure,
     "pkcs11": pkcs11.measure,
+    "aws": aws.measure,
 }
