@@ -108,7 +108,8 @@ class SharedLibrary:
         self.logging_in = threading.Lock()
         self._native: ThreadSafeLibrary | None = None
         self._initialized = False
-        self._turn = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._turn = threading.Condition(self._lock)
         self._inside = 0
         self._renewing = False
         self._users = 0
@@ -123,12 +124,12 @@ class SharedLibrary:
 
     def join(self) -> None:
         """Count one more user."""
-        with self._turn:
+        with self._lock:
             self._users += 1
 
     def leave(self) -> None:
         """Count one less; the last one finalises, unless a call hangs inside."""
-        with self._turn:
+        with self._lock:
             self._users -= 1
             if self._users or self._inside or self._renewing or not self._initialized:
                 return
@@ -140,17 +141,17 @@ class SharedLibrary:
 
     def device_opened(self) -> None:
         """Note that one more user is served."""
-        with self._turn:
+        with self._lock:
             self._open_devices += 1
 
     def device_gone(self) -> None:
         """Note that it is no more."""
-        with self._turn:
+        with self._lock:
             self._open_devices -= 1
 
     def enter_call(self) -> int:
         """Hold off finalisation until `leave_call`; gives the generation. Raises Unavailable when it is going on."""
-        with self._turn:
+        with self._lock:
             if self._renewing and not self._turn.wait_for(lambda: not self._renewing, GATE_SECONDS):
                 raise Unavailable(f"{self.path} does not finish initialising: see whether the HSM's client is healthy")
             self._inside += 1
@@ -158,7 +159,7 @@ class SharedLibrary:
 
     def leave_call(self) -> None:
         """Undo `enter_call`."""
-        with self._turn:
+        with self._lock:
             self._inside -= 1
             if self._renewing:
                 self._turn.notify_all()
@@ -183,7 +184,7 @@ class SharedLibrary:
         Says whether the library is newer than `seen`. Raises Unavailable when calls hang inside the library or it does
         not initialise, ConfigurationInvalid when it cannot be loaded.
         """
-        with self._turn:
+        with self._lock:
             if self._renewing:
                 self._turn.wait_for(lambda: not self._renewing, GATE_SECONDS)
             if self.generation != seen:
@@ -200,7 +201,7 @@ class SharedLibrary:
         return True
 
     def _drain(self) -> None:
-        with self._turn:
+        with self._lock:
             patience = DRAIN_SECONDS if time.monotonic() >= self._hanging_until else 0
             if not self._turn.wait_for(lambda: not self._inside, patience):
                 self._hanging_until = time.monotonic() + HANGING_SECONDS
@@ -236,7 +237,7 @@ class SharedLibrary:
         self.generation += 1
 
     def _reopen_gate(self) -> None:
-        with self._turn:
+        with self._lock:
             self._renewing = False
             self._turn.notify_all()
 

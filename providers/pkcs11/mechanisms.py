@@ -92,7 +92,9 @@ class Gcm(Sealing):
 
     def open(self, session: Session, find: FindKey, blob: bytes, associated: bytes) -> bytearray:
         iv_bytes = blob[0] if blob else 0
-        if iv_bytes not in (NONCE_BYTES, *self._vendor.appended_iv_bytes) or len(blob) < 1 + iv_bytes + TAG_BYTES:
+        if iv_bytes != NONCE_BYTES and iv_bytes not in self._vendor.appended_iv_bytes:
+            raise Tampered(ALTERED)
+        if len(blob) < 1 + iv_bytes + TAG_BYTES:
             raise Tampered(ALTERED)
         parameters = _GcmParameters.of(blob[1 : 1 + iv_bytes], associated)
         decrypt = permitted(find(KeyType.AES), "decrypt")

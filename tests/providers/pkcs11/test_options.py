@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -117,7 +118,8 @@ async def test_a_missing_sdk_is_named_with_its_extra(monkeypatch: pytest.MonkeyP
 
 def imported_by(code: str, **environment: str) -> set[str]:
     listing = f"import asyncio, json, sys\nfrom pathlib import Path\n{code}\njson.dump(sorted(sys.modules), sys.stdout)"
-    done = subprocess.run([sys.executable, "-c", listing], capture_output=True, cwd=ROOT, check=True, env=environment)
+    command = [sys.executable, "-c", listing]
+    done = subprocess.run(command, capture_output=True, cwd=ROOT, check=True, env=os.environ | environment)
     return {name.partition(".")[0] for name in json.loads(done.stdout)}
 
 
