@@ -38,6 +38,12 @@ def is_key_arn(name: object) -> bool:
     return isinstance(name, str) and is_identifier(name) and ":key/" in name
 
 
+def account_of(name: str) -> str | None:
+    """The twelve digits of the account that an ARN names; None for other names."""
+    arn = _ARN.fullmatch(name)
+    return None if arn is None else arn["account"]
+
+
 def recorded(arn: str) -> str:
     """What a wrap records of the key with this ARN: the ARN, its region replaced by `*` when the key is multi-Region.
 

@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, Field, StringConstraints, field_validator
 
-from providers.aws.names import is_identifier, region_of
+from providers.aws.names import is_identifier, is_key_arn, region_of
 from providers.errors import Problem
 from providers.options import SECTION, RemoteOptions, Section, Text
 from providers.secrets import CredentialData, SecretSource
@@ -27,7 +27,14 @@ def _key_name(name: str) -> str:
     return name
 
 
+def _key_arn(name: str) -> str:
+    if not is_key_arn(name):
+        raise ValueError("is the ARN of a key, as wraps record it")
+    return name
+
+
 KeyName = Annotated[Text, AfterValidator(_key_name)]
+KeyArn = Annotated[Text, AfterValidator(_key_arn)]
 RoleArn = Annotated[Text, StringConstraints(pattern=r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]+$")]
 SessionName = Annotated[Text, StringConstraints(pattern=r"^[\w+=,.@-]{2,64}$")]
 
@@ -71,6 +78,9 @@ class AwsOptions(RemoteOptions):
     provider: Literal["AWS_KMS"]
     kek: KeyName = "alias/keyside"
     credentials: Annotated[IamRole | AccessKey, Field(discriminator="type")] = IamRole()  # type: ignore[assignment]  # narrower than what all back ends share
+    retired_keks: tuple[KeyArn, ...] = Field(
+        default=(), strict=False
+    )  # of other accounts; they unwrap, and wrap nothing
     use_fips_endpoint: bool = False
     deletion_window: int = Field(default=30, ge=7, le=30)  # days between delete_key and the key's end
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from providers.aws import custody, trail
+from providers.aws.names import account_of, recorded
 from providers.aws.options import AwsOptions
 from providers.aws.refusals import wrong_kind_of_key
 from providers.aws.transport import Transport
@@ -38,6 +39,7 @@ from providers.errors import (
     ForeignWrap,
     InputRefused,
     KeyDisabled,
+    NotFound,
     Tampered,
     Unavailable,
 )
@@ -80,6 +82,7 @@ class AwsProvider(Backend, Encrypts, Signs, GeneratesKeys, ImportsKeys, DeletesK
         self._transport = Transport(
             size=options.performance.connection_pool_size, max_age=options.performance.connection_max_age
         )
+        self._retired = frozenset(recorded(arn) for arn in options.retired_keks)
         self._kms: KmsClient | None = None
         self._kek: str | None = None
 
@@ -113,6 +116,7 @@ class AwsProvider(Backend, Encrypts, Signs, GeneratesKeys, ImportsKeys, DeletesK
                 f"AWS_KMS wraps with {MECHANISM} alone, not {wrapped.mechanism!r}: was it a later release?"
             )
         _require_blob(wrapped.blob)
+        self._require_ours(wrapped.kek)
         return await self._ask(lambda kms: kms.decrypt(wrapped.kek, wrapped.blob, context.as_strings()))
 
     async def encrypt(
@@ -249,6 +253,15 @@ class AwsProvider(Backend, Encrypts, Signs, GeneratesKeys, ImportsKeys, DeletesK
     async def _permitted(self, operation: str, call: Callable[[KmsClient], Awaitable[None]]) -> str:
         await self.bounded(operation, lambda: self._ask(call))
         return f"kms:{operation} is permitted"
+
+    def _require_ours(self, kek: str) -> None:
+        """Whoever can write the keystore could otherwise name a key of their own account, and a data key they know."""
+        if account_of(kek) == account_of(self._in_use()) or kek in self._retired:
+            return
+        raise NotFound(
+            f"this data key was wrapped under {kek}, a key of another account than {self._in_use()}: name it in "
+            "hsm.retiredKeks if it is yours"
+        )
 
     def _adopt(self, facts: KeyFacts) -> None:
         if facts.kek != self._kek:

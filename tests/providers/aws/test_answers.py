@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -135,6 +136,23 @@ async def test_a_denied_decrypt_that_a_dry_run_permits_is_a_changed_wrap(service
     asked = [body for operation, body in service.asked if operation == "decrypt"]
     assert asked[0]["EncryptionContext"] == asked[1]["EncryptionContext"] == CONTEXT.as_strings()
     assert asked[1]["DryRunModifiers"] == ["IGNORE_CIPHERTEXT"]
+
+
+async def test_a_key_of_another_account_unwraps_only_when_it_is_named(
+    service: Scripted, provider: Provider, tmp_path: Any
+) -> None:
+    """Whoever writes the keystore, and has an account of their own, could otherwise plant a data key that they know."""
+    theirs = KEY.replace("111122223333", "999999999999")
+    service.replies["Decrypt"] = answer({"KeyId": theirs, "Plaintext": encoded(DATA_KEY)})
+    planted = dataclasses.replace(WRAPPED, kek=theirs)
+    service.asked.clear()
+    for kek in (theirs, theirs.rpartition("/")[2], "alias/theirs"):
+        with pytest.raises(NotFound, match="retiredKeks"):
+            await provider.unwrap_key(dataclasses.replace(planted, kek=kek), CONTEXT)
+    assert service.asked == [], "nothing of it reaches the service"
+    retiring = create({**service.hsm(), "retiredKeks": [theirs]}, tmp_path)
+    assert await retiring.unwrap_key(planted, CONTEXT) == DATA_KEY
+    await retiring.close()
 
 
 async def test_decrypt_is_told_the_key(service: Scripted, provider: Provider) -> None:
