@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ssl
 from typing import Any, Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from azure.core.pipeline.transport import AioHttpTransport, AsyncHttpTransport
@@ -21,11 +23,10 @@ class PooledTransport(AsyncHttpTransport[HttpRequest, AsyncHttpResponse]):
     effect: `shut` does it.
     """
 
-    def __init__(self, tls: ssl.SSLContext, size: int, max_age: int, *, proxies: bool = True) -> None:
-        """`proxies`: whether HTTPS_PROXY and its like are obeyed."""
+    def __init__(self, tls: ssl.SSLContext, size: int, max_age: int, *, proxy: str | None) -> None:
         self._tls = tls
         self._max_age = max_age
-        self._proxies = proxies
+        self._proxy = proxy
         self._pool: Pool[AioHttpTransport] = Pool(self._connection, _dispose, size=size, max_age=max_age)
 
     async def send(self, request: HttpRequest, **options: Any) -> AsyncHttpResponse:
@@ -57,7 +58,8 @@ class PooledTransport(AsyncHttpTransport[HttpRequest, AsyncHttpResponse]):
         connector = aiohttp.TCPConnector(ssl=self._tls, limit=1, keepalive_timeout=self._max_age)
         session = aiohttp.ClientSession(
             connector=connector,
-            trust_env=self._proxies,
+            proxy=self._proxy,
+            trust_env=False,  # it would look up proxies, and passwords in .netrc, on a thread at every request
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             response_class=BoundedResponse,
@@ -79,6 +81,15 @@ class BoundedResponse(aiohttp.ClientResponse):
                     raise aiohttp.ClientPayloadError("the answer is too long")
             return bytes(body)
         return await super().read()
+
+
+def proxy_of(url: str) -> str | None:
+    """The proxy that HTTPS_PROXY, ALL_PROXY and NO_PROXY name for a URL."""
+    parts = urlsplit(url)
+    if parts.hostname is None or proxy_bypass(parts.netloc):
+        return None
+    proxies = getproxies()
+    return proxies.get(parts.scheme) or proxies.get("all")
 
 
 async def _dispose(connection: AioHttpTransport) -> None:

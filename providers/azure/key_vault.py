@@ -16,7 +16,8 @@ from typing import Any, Final
 
 from aiohttp import ClientConnectorCertificateError
 from azure.core.exceptions import AzureError
-from azure.core.pipeline.policies import AsyncRedirectPolicy, AsyncRetryPolicy
+from azure.core.pipeline import PipelineRequest, PipelineResponse
+from azure.core.pipeline.policies import AsyncHTTPPolicy
 from azure.core.rest import AsyncHttpResponse, HttpRequest
 from azure.keyvault.keys.aio import KeyClient
 
@@ -40,6 +41,14 @@ _STANDARD: Final = bytes.maketrans(b"-_", b"+/")
 logging.getLogger("azure").setLevel(logging.ERROR)
 
 
+class Straight(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
+    """In the place of a policy of the SDK's pipeline that has nothing to do here, or must do nothing."""
+
+    async def send(self, request: PipelineRequest[HttpRequest]) -> PipelineResponse[HttpRequest, AsyncHttpResponse]:
+        """Pass on."""
+        return await self.next.send(request)
+
+
 class KeyVault:
     """One vault or Managed HSM. Used from one event loop."""
 
@@ -53,8 +62,12 @@ class KeyVault:
             vault,
             tokens,  # type: ignore[arg-type]  # it takes AsyncSupportsTokenInfo as well, by its documentation
             transport=self._transport,
-            retry_policy=AsyncRetryPolicy.no_retries(),
-            redirect_policy=AsyncRedirectPolicy.no_redirects(),
+            retry_policy=Straight(),  # BoundedCalls retries
+            redirect_policy=Straight(),  # a redirect is an answer that we do not want
+            headers_policy=Straight(),
+            proxy_policy=Straight(),
+            custom_hook_policy=Straight(),
+            logging_policy=Straight(),
             verify_challenge_resource=not pinned,
         )
 
@@ -178,6 +191,8 @@ def _request(alg: str, value: bytes | bytearray, parameters: Mapping[str, bytes]
 
 def _check_kid(answer: Json, key: KeyName) -> KeyName:
     try:
+        if key.version is not None and answer["kid"] == str(key):
+            return key
         found = KeyName.parse(str(answer["kid"]), "")
     except (KeyError, ValueError) as error:
         raise _strange() from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -22,6 +23,7 @@ class KeyName:
     version: str | None = None
 
     @classmethod
+    @lru_cache(maxsize=4096)
     def parse(cls, text: str, vault: str) -> KeyName:
         """Read a URL, `name` or `name/version`; `vault` is where the latter two are. Raises ValueError."""
         if "://" in text:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from providers.azure.connections import proxy_of
 from providers.azure.names import KeyName, is_managed_hsm, vault_url
 from providers.registry import create, options_problems, unbuilt
 
@@ -121,3 +122,25 @@ def test_names() -> None:
     ):
         with pytest.raises(ValueError, match=" "):
             KeyName.parse(bad, "https://acme.vault.azure.net")
+
+
+@pytest.mark.parametrize(
+    ("environment", "proxy"),
+    [
+        ({}, None),
+        ({"HTTPS_PROXY": "http://proxy:3128"}, "http://proxy:3128"),
+        ({"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": ".vault.azure.net"}, None),
+        ({"HTTP_PROXY": "http://proxy:3128"}, None),
+        ({"ALL_PROXY": "http://proxy:3128"}, "http://proxy:3128"),
+    ],
+    ids=str,
+)
+def test_the_proxy_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], proxy: str | None
+) -> None:
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert proxy_of("https://acme.vault.azure.net") == proxy
