@@ -219,21 +219,20 @@ BROKEN: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", BROKEN)
 @pytest.mark.parametrize("mechanism", ["A256GCM", "RSA-OAEP-256+ES256"])
-async def test_broken_answers_to_an_unwrap(on_vault: AzureRig, on_hsm: AzureRig, mechanism: str, name: str) -> None:
+async def test_broken_answers_to_an_unwrap(on_vault: AzureRig, on_hsm: AzureRig, mechanism: str) -> None:
     rig, path = (on_hsm, "/decrypt") if mechanism == "A256GCM" else (on_vault, "/unwrapkey")
     provider = rig.make(retryPolicy={"maxRetries": 0})
     wrapped = await provider.wrap_key(KEY, CONTEXT)
-    rig.served.do("fault", path=path, **BROKEN[name])
-    with pytest.raises((Unavailable, Tampered)) as refused:
-        await provider.unwrap_key(wrapped, CONTEXT)
-    assert "AAAA" not in str(refused.value)
-    assert await provider.unwrap_key(wrapped, CONTEXT) == KEY, "the next one is good"
+    for name, fault in BROKEN.items():
+        rig.served.do("fault", path=path, **fault)
+        with pytest.raises((Unavailable, Tampered)) as refused:
+            await provider.unwrap_key(wrapped, CONTEXT)
+        assert "AAAA" not in str(refused.value), name
+        assert await provider.unwrap_key(wrapped, CONTEXT) == KEY, f"the next one is good after {name}"
     await provider.close()
 
 
-@pytest.mark.parametrize("name", [name for name in BROKEN if not name.startswith("two")])
 @pytest.mark.parametrize(
     ("mechanism", "path"),
     [
@@ -243,16 +242,16 @@ async def test_broken_answers_to_an_unwrap(on_vault: AzureRig, on_hsm: AzureRig,
         ("RSA-OAEP-256+ES256", "/sign"),
     ],
 )
-async def test_broken_answers_to_a_wrap(
-    on_vault: AzureRig, on_hsm: AzureRig, mechanism: str, path: str, name: str
-) -> None:
+async def test_broken_answers_to_a_wrap(on_vault: AzureRig, on_hsm: AzureRig, mechanism: str, path: str) -> None:
     rig = on_vault if mechanism.startswith("RSA") else on_hsm
     rig.settings["mechanism"] = mechanism
     provider = rig.make(retryPolicy={"maxRetries": 0})
     await provider.initialize()
-    rig.served.do("fault", path=path, **BROKEN[name])
-    with pytest.raises((Unavailable, Tampered)):
-        await provider.wrap_key(KEY, CONTEXT)
+    for name, fault in BROKEN.items():
+        rig.served.do("fault", path=path, **fault)
+        with pytest.raises((Unavailable, Tampered)):
+            assert not await provider.wrap_key(KEY, CONTEXT), name
+        assert await provider.wrap_key(KEY, CONTEXT), f"the next one is good after {name}"
     await provider.close()
 
 
