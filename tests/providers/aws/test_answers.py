@@ -261,7 +261,7 @@ async def test_a_service_that_never_answers_costs_the_timeout_and_its_connection
     started = time.monotonic()
     calls = [provider.unwrap_key(WRAPPED, CONTEXT) for _ in range(20)]
     results = await asyncio.gather(*calls, return_exceptions=True)
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 1.5  # the benchmark says how much later than the timeout
     assert {type(result) for result in results} == {Timeout}
     usage = provider.pool_usage()
     assert usage is not None
