@@ -68,7 +68,7 @@ package: setup  ## the wheels, in build/package/dist, installed and run outside 
 	scripts/package build/package
 
 .PHONY: bench
-bench: $(VENV)/.rivals  ## measure this machine: the product beside its rivals, one table, and JSON in benchmarks/results
+bench: $(VENV)/.rivals $(VENV)/.servers  ## measure this machine: the product beside its rivals, one table, and JSON in benchmarks/results
 	$(BIN)/python -m benchmarks
 
 ##@ Upkeep

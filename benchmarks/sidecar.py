@@ -7,6 +7,7 @@ import json
 import socket
 import tempfile
 import time
+from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
@@ -34,11 +35,17 @@ class SocketConnection(http.client.HTTPConnection):
 
 
 class Sidecar(demo.Sidecar):
-    """`keyside serve` with the LOCAL provider. `settings`: sections merged into init's configuration."""
+    """`keyside serve` with LOCAL, or the provider of `hsm`. `settings`: sections merged into init's configuration."""
 
-    def __init__(self, workers: int | None = None, **settings: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        workers: int | None = None,
+        hsm: Mapping[str, Any] | None = None,
+        environment: Mapping[str, str] | None = None,
+        **settings: dict[str, Any],
+    ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="keyside-bench-")
-        super().__init__(Path(self._folder.name), "LOCAL")
+        super().__init__(Path(self._folder.name), hsm["provider"] if hsm else "LOCAL", hsm, environment)
         self.path = str(self.socket)
         self.admin_path = str(self.socket.with_name("admin.sock"))
         self._settings = settings | ({"workers": {"count": workers}} if workers else {})

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from benchmarks.rows import aws, coalescing, fairness, footprint, isolation, native, pkcs11, python
+from benchmarks.rows import aws, coalescing, fairness, footprint, isolation, native, pkcs11, providers, python
 from benchmarks.stage import Stage
 from benchmarks.table import Row
 
@@ -16,4 +16,5 @@ MEASUREMENTS: Final[dict[str, Callable[[Stage], list[Row]]]] = {
     "fairness": fairness.measure,
     "pkcs11": pkcs11.measure,
     "aws": aws.measure,
+    "providers": providers.measure,
 }
