@@ -42,9 +42,9 @@ class Place:
         return self.home / "keyside.yaml"
 
     @contextmanager
-    def running(self) -> Iterator[Sidecar]:
-        """The sidecar as an operator would start it; ended without mercy."""
-        sidecar = Sidecar(self.config, execute=True, environ=dict(self.served.environment))
+    def running(self, *, execute: bool = False) -> Iterator[Sidecar]:
+        """A sidecar, ended without mercy. `execute`: as an operator would start it, which takes a second of imports."""
+        sidecar = Sidecar(self.config, execute=execute, environ=dict(self.served.environment))
         try:
             yield sidecar.until_ready()
         finally:

@@ -43,14 +43,14 @@ def until_it_serves(sidecar: Sidecar, keyring: str) -> None:
 
 
 def test_fields_survive_sigkill_and_nothing_secret_is_told(backend: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    with backend.running() as first:
+    with backend.running(execute=True) as first:
         first.run("keyring", "create", "users", "--partitioned")
         sealed = {}
         for partition in range(5):
             status, answer = encrypt(first, f"users/{partition}", b"field %d" % partition)
             assert status == 200, (answer, first.log)
             sealed[partition] = answer["items"][0]
-    with backend.running() as second:
+    with backend.running(execute=True) as second:
         for partition, envelope in sealed.items():
             assert decrypt(second, f"users/{partition}", envelope) == b"field %d" % partition
         _, status = second.ask("GET", "/v1/status")
@@ -73,7 +73,7 @@ def test_fields_survive_sigkill_and_nothing_secret_is_told(backend: Place, monke
 @pytest.mark.parametrize("backend", [*NETWORKED, "LUNA_HSM"], indirect=True)
 def test_a_back_end_that_is_away_at_the_start_is_found_when_it_comes(backend: Place) -> None:
     with backend.away():
-        sidecar = Sidecar(backend.config, execute=True, environ=dict(backend.served.environment))
+        sidecar = Sidecar(backend.config, environ=dict(backend.served.environment))
         try:
             sidecar.until_ready()
             assert sidecar.ask("GET", "/v1/health")[0] == 200
