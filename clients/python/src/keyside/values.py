@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal, InvalidOperation
+from operator import itemgetter
 from typing import Any, Final
 
 from keyside.errors import KeysideError
@@ -43,6 +44,7 @@ class Kind(enum.IntEnum):
     ARRAY = 0x1D
 
 
+_first: Final = itemgetter(0)
 _NULL: Final = 0xFFFFFFFF
 _MICROSECOND: Final = timedelta(microseconds=1)
 _UTC: Final = timezone.utc  # noqa: UP017  Python 3.10 has no datetime.UTC
@@ -103,6 +105,13 @@ def decode(data: bytes) -> Any:
 def decoder_of(kind: Kind) -> Callable[[bytes], Any]:
     """What decodes values of one kind, for whole columns; it does not look at the first byte."""
     return _DECODERS[kind]
+
+
+def text_column(encodings: list[bytes]) -> list[str]:
+    """The values of a column of nothing but text. Raises InvalidValue, UnicodeError."""
+    if set(map(_first, encodings)) != {Kind.TEXT}:
+        raise InvalidValue("not all are text")
+    return [encoding.decode()[1:] for encoding in encodings]
 
 
 def _encoder_of(value: Any) -> Callable[[Any, bool], bytes]:

@@ -3,7 +3,7 @@
 `keyside.sqlalchemy` and `keyside.django` stand on this; docs/orm/foundations.md tells how.
 """
 
-from keyside.fields.batch import Stored, open_chunk, open_one, seal
+from keyside.fields.batch import Stored, open_chunk, open_one, renew, seal
 from keyside.fields.declaration import Field, Index, OnFieldError, Partition, Place, Stage, Storage, stage_of
 from keyside.fields.errors import (
     BatchingOff,
@@ -62,6 +62,7 @@ __all__ = [
     "open_chunk",
     "open_one",
     "partition_text",
+    "renew",
     "seal",
     "sender",
     "stage_of",

@@ -98,6 +98,27 @@ def open_one(field: Field, stored: Any, send: Send) -> Any:
     return open_chunk([Stored(field, [stored])], send)[0][0]
 
 
+def renew(columns: Sequence[Stored], send: Send) -> list[list[Any]]:
+    """What each column holds, under the active data keys; what is under them already comes back as it is.
+
+    Raises as `open_chunk` does; a value that does not open is returned as it is where the field's on_error is "none".
+    """
+    requests = _Requests()
+    renewed: list[list[Any]] = [list(column.stored) for column in columns]
+    for number, column in enumerate(columns):
+        for scope, run in _runs_of(column, list(column.stored)):
+            run.column = number
+            requests.add(wire.REENCRYPT, scope, run)
+    for run, results in requests.send(send):
+        column = columns[run.column]
+        for row, result in zip(run.rows, results, strict=True):
+            if isinstance(result, SidecarError):
+                _check_unopened(column, row, result)
+            elif result is not None:
+                renewed[run.column][row] = column.field.to_stored(result)
+    return renewed
+
+
 def seal(placeholders: Sequence[Placeholder], send: Send) -> None:
     """Fill in `sealed` of each placeholder. One round trip for all of them.
 
@@ -215,7 +236,8 @@ def _decode(column: Stored, rows: Sequence[int], results: Results, opened: list[
     decode: Callable[[bytes], Any] = column.field.from_bytes
     if len(rows) == len(opened) and set(map(type, results)) == {bytes}:
         try:
-            opened[:] = map(decode, results)  # type: ignore[arg-type]  # all are bytes: seen one line above
+            whole = column.field.from_column
+            opened[:] = whole(results) if whole else map(decode, results)  # type: ignore[arg-type]  # all are bytes
         except UNFIT:
             opened[:] = [None] * len(opened)  # one by one below, to find out which
         else:

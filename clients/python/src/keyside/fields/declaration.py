@@ -60,9 +60,12 @@ class Place:
     context: str = ""
     """In place of `table.column`; the old name after a rename."""
     prefix: bytes = field(init=False, repr=False)
+    needs_row: bool = field(init=False, repr=False)
+    """Whether the row must tell its key or its partition."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prefix", (self.context or f"{self.table}.{self.column}").encode())
+        object.__setattr__(self, "needs_row", isinstance(self.partition, str))
 
     def scope(self, partition: Any) -> str:
         """The keyring's name with the partition that this value chooses; None asks `keyside.context`.
@@ -111,8 +114,14 @@ class Field(Place):
     to_bytes: Callable[[Any], bytes] = encode
     """A value's encoding. Raises InvalidValue, TypeError or ValueError."""
     from_bytes: Callable[[bytes], Any] = decode
+    from_column: Callable[[Any], list[Any]] | None = None
+    """`from_bytes` for a list of encodings, where that is quicker."""
     from_plaintext: Callable[[Any], Any] = lambda stored: stored
     """The value of what a plain column would hold; used while `stage` reads plaintext."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "needs_row", bool(self.bind) or isinstance(self.partition, str))
 
     def in_stage(self, stage: Stage) -> Field:
         return replace(self, stage=stage)

@@ -132,6 +132,7 @@ class Encrypted(sqltypes.TypeDecorator[Any]):
                 storage="text" if self.stored_as_text else "bytes",
                 to_bytes=codec.to_bytes,
                 from_bytes=codec.from_bytes(),
+                from_column=codec.from_column(),
                 from_plaintext=codec.read_plain,
             )
         return found

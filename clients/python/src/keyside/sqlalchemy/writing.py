@@ -11,7 +11,6 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Column, Insert, Table, Update
-from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClauseList
 
@@ -24,36 +23,42 @@ _SEVERAL: Final = re.compile(r"_m\d+$")
 
 def holds_placeholders(parameters: Any) -> bool:
     """Whether any parameter of one or several rows is a placeholder."""
-    rows = parameters if isinstance(parameters, list) else [parameters]
-    return any(isinstance(value, Placeholder) for row in rows for value in _values(row))
+    for row in _rows(parameters):
+        for value in _values(row):
+            if isinstance(value, Placeholder):
+                return True
+    return False
 
 
 def substituted(parameters: Any, context: Any, send: Send) -> Any:
     """The parameters with what the database is to get. Raises FieldError; then nothing was sent."""
     _seal_all(context, parameters, send)
-    dialect: Dialect = context.dialect
+    dbapi = context.dialect.dbapi
+    binary = bytes if dbapi is None else dbapi.Binary
     if isinstance(parameters, list):
-        return [_sealed(row, dialect) for row in parameters]
-    return _sealed(parameters, dialect)
+        return [_sealed(row, binary) for row in parameters]
+    return _sealed(parameters, binary)
+
+
+def _rows(parameters: Any) -> Any:
+    return parameters if isinstance(parameters, list) else (parameters,)
 
 
 def _values(row: Any) -> Any:
-    return row.values() if isinstance(row, Mapping) else row
+    return row.values() if isinstance(row, dict) else row
 
 
-def _sealed(row: Any, dialect: Dialect) -> Any:
-    if isinstance(row, Mapping):
-        return {
-            name: _stored(value, dialect) if isinstance(value, Placeholder) else value for name, value in row.items()
-        }
-    return tuple([_stored(value, dialect) if isinstance(value, Placeholder) else value for value in row])
+def _sealed(row: Any, binary: Any) -> Any:
+    if isinstance(row, dict):
+        return {name: _stored(v, binary) if isinstance(v, Placeholder) else v for name, v in row.items()}
+    return tuple([_stored(v, binary) if isinstance(v, Placeholder) else v for v in row])
 
 
-def _stored(placeholder: Placeholder, dialect: Dialect) -> Any:
+def _stored(placeholder: Placeholder, binary: Any) -> Any:
     sealed = placeholder.sealed
-    if type(sealed) is bytes and dialect.dbapi is not None:
+    if type(sealed) is bytes:
         # as LargeBinary does: psycopg2 and MariaDB's drivers want to be told that bytes are binary
-        return dialect.dbapi.Binary(sealed)
+        return binary(sealed)
     if sealed is None and isinstance(placeholder, SearchPlaceholder):
         place = placeholder.place
         raise NotSearchable("the value has no index under the column's normalisation", place.table, place.column)
@@ -67,12 +72,12 @@ def _seal_all(context: Any, parameters: Any, send: Send) -> None:
     unsealed: list[Placeholder] = []
     if len(rows) == len(facts):
         for row, known in zip(rows, facts, strict=True):
-            for name, placeholder in _named(row, context):
-                if placeholder.sealed is None:
-                    _tell(placeholder, _Row(context, known, name))
-                    unsealed.append(placeholder)
+            of_row = [v for v in _values(row) if isinstance(v, Placeholder) and v.sealed is None]
+            if any(placeholder.place.needs_row for placeholder in of_row):
+                _tell_all(context, row, known)
+            unsealed += of_row
     told = set(map(id, unsealed))
-    for row in parameters if isinstance(parameters, list) else [parameters]:
+    for row in _rows(parameters):
         for value in _values(row):
             if isinstance(value, Placeholder) and value.sealed is None and id(value) not in told:
                 told.add(id(value))
@@ -80,18 +85,23 @@ def _seal_all(context: Any, parameters: Any, send: Send) -> None:
     seal(unsealed, send)
 
 
+def _tell_all(context: Any, row: Any, known: Mapping[str, Any]) -> None:
+    """Tell the placeholders of a row what the statement says of it."""
+    for name, placeholder in _named(row, context):
+        if placeholder.place.needs_row:
+            _tell(placeholder, _Row(context, known, name))
+
+
 def _named(row: Any, context: Any) -> Iterator[tuple[str, Placeholder]]:
     """The placeholders of a row with the names of their parameters, as far as a positional style tells them."""
-    if isinstance(row, Mapping):
-        for name, value in row.items():
-            if isinstance(value, Placeholder):
-                yield name, value
-        return
-    names: Sequence[str] = getattr(context.compiled, "positiontup", None) or ()
-    told = len(names) == len(row)
-    for number, value in enumerate(row):
+    if isinstance(row, dict):
+        names: Sequence[str] = list(row)
+    else:
+        names = getattr(context.compiled, "positiontup", None) or ()
+        names = names if len(names) == len(row) else [""] * len(row)
+    for name, value in zip(names, _values(row), strict=True):
         if isinstance(value, Placeholder):
-            yield names[number] if told else "", value
+            yield name, value
 
 
 class _Row:
@@ -100,7 +110,7 @@ class _Row:
     def __init__(self, context: Any, parameters: Mapping[str, Any], name: str) -> None:
         self._statement = statement_facts(context.compiled)
         self._parameters = parameters
-        several = _SEVERAL.search(name)
+        several = _SEVERAL.search(name) if name[-1:].isdigit() else None
         self._suffix = several[0] if several else ""
 
     def value(self, column: str) -> Any:

@@ -1,0 +1,128 @@
+"""Running a job over a table: page by page, each in a transaction, at the pace that the application leaves it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from keyside.fields import Send
+from keyside.living.jobs import Change, Job, Page
+from keyside.living.progress import Progress
+
+MOST_PASSES = 5
+
+
+class Rows(Protocol):
+    """A table as an ORM shows it to a job. Reads and writes go past the hooks."""
+
+    def count(self) -> int:
+        """How many rows there are."""
+
+    def transaction(self) -> AbstractContextManager[Any]:
+        """Around the work on one page: commits, or leaves that to whoever owns the connection."""
+
+    def page(self, columns: tuple[str, ...], after: tuple[Any, ...] | None, limit: int) -> Page:
+        """The next rows by primary key."""
+
+    def write(self, changes: list[Change]) -> int | None:
+        """Write each change where its row still holds what was read. No signals, no other column.
+
+        Returns how many rows were written, None where the driver does not say.
+        """
+
+    def key_text(self, key: tuple[Any, ...]) -> str:
+        """A primary key for a state file."""
+
+    def key_from(self, text: str) -> tuple[Any, ...]:
+        """The primary key of `key_text`."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a job runs."""
+
+    batch: int = 1000
+    """Rows a page, a transaction and a round trip."""
+    rate: float | None = None
+    """Most rows a second; None for as fast as it goes."""
+    dry_run: bool = False
+    """Do everything, sidecar included, but write nothing."""
+    state: Path | None = None
+    """A file that remembers how far the job is, so that a restart need not look at the rows before."""
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise ValueError("batch: expected at least 1 row")
+        if self.rate is not None and self.rate <= 0:
+            raise ValueError("rate: expected more than 0 rows a second")
+
+
+def run(
+    job: Job, rows: Rows, send: Send, options: Options, report: Callable[[Progress], object] = lambda progress: None
+) -> Progress:
+    """Run a job until nothing is left to change. Raises FieldError; pages before it are done.
+
+    A row that somebody else changes between reading and writing keeps what it was given; for such rows there is another
+    pass. With `dry_run` there is one pass.
+    """
+    progress = Progress(rows.count())
+    after = _remembered(rows, options)
+    passes = 0
+    while True:
+        missed = _pass(job, rows, send, options, progress, report, after)
+        after, passes = None, passes + 1
+        if options.state is not None and not options.dry_run:
+            options.state.unlink(missing_ok=True)
+        if not missed or options.dry_run or passes == MOST_PASSES:
+            return progress
+
+
+def _pass(
+    job: Job,
+    rows: Rows,
+    send: Send,
+    options: Options,
+    progress: Progress,
+    report: Callable[[Progress], object],
+    after: tuple[Any, ...] | None,
+) -> int:
+    """One walk over the table; how many rows were changed by somebody else meanwhile, as far as the driver tells."""
+    again = progress.seen > 0
+    missed = 0
+    while True:
+        began = time.monotonic()
+        with rows.transaction():
+            page = rows.page(job.columns, after, options.batch)
+            if not page.keys:
+                return missed
+            changes = job.changes(page, send)
+            if changes and not options.dry_run:
+                missed += len(changes) - (rows.write(changes) or 0)
+        after = page.keys[-1]
+        if not again:
+            progress.seen += len(page.keys)
+            progress.changed += len(changes)
+        _remember(rows, options, after)
+        report(progress)
+        if options.rate is not None:
+            time.sleep(max(0.0, len(page.keys) / options.rate - (time.monotonic() - began)))
+
+
+def _remembered(rows: Rows, options: Options) -> tuple[Any, ...] | None:
+    if options.state is None or not options.state.exists():
+        return None
+    return rows.key_from(json.loads(options.state.read_text())["after"])
+
+
+def _remember(rows: Rows, options: Options, after: tuple[Any, ...]) -> None:
+    if options.state is None or options.dry_run:
+        return
+    # replaced at once, so that a kill leaves the old state or the new one
+    fresh = options.state.with_suffix(options.state.suffix + ".new")
+    fresh.write_text(json.dumps({"after": rows.key_text(after)}))
+    fresh.replace(options.state)

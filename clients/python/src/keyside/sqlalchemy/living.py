@@ -1,0 +1,266 @@
+"""Encrypt, re-encrypt, count and decrypt columns of a running application, with SQLAlchemy.
+
+backfill(engine, Patient.__table__.c.email, client)       the functions behind `keyside-orm` and the Alembic operations
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.sql import ColumnElement
+
+from keyside.client import Client
+from keyside.fields import Field, sender
+from keyside.living import (
+    Backfill,
+    Change,
+    ColumnStatus,
+    Decrypt,
+    Job,
+    Options,
+    Page,
+    Progress,
+    Reencrypt,
+    run,
+    status_of,
+)
+from keyside.living.status import HEAD_BYTES, HEAD_CHARACTERS
+from keyside.sqlalchemy.codecs import codec_of
+from keyside.sqlalchemy.types import BlindIndex, Encrypted, index_columns
+from keyside.values import decode, encode
+
+Bind = Engine | Connection
+Report = Callable[[Progress], object]
+
+
+def _silent(progress: Progress) -> None:
+    """Reports to nobody."""
+
+
+def backfill(
+    bind: Bind,
+    column: sa.Column[Any],
+    client: Client,
+    options: Options = Options(),  # noqa: B008  frozen
+    report: Report = _silent,
+    source: sa.Column[Any] | None = None,
+) -> Progress:
+    """Encrypt what is still plaintext in a column, or in the plain column `source`, and compute missing indexes.
+
+    `bind`: an Engine, then each page is a transaction; or a Connection, then whoever owns it commits.
+    """
+    type_ = _encrypted(column)
+    indexes = [
+        index.type.index()
+        for index in index_columns(column.table)
+        if isinstance(index.type, BlindIndex) and index.type.source == column.key
+    ]
+    job = Backfill(type_.field(bind.dialect), indexes)
+    if source is not None:
+        job.source, job.read_plain = source.name, _plain_reader(source, type_, bind)
+    return run(job, _Rows(bind, column, source), sender(client), options, report)
+
+
+def reencrypt(
+    bind: Bind,
+    column: sa.Column[Any],
+    client: Client,
+    options: Options = Options(),  # noqa: B008  frozen
+    report: Report = _silent,
+) -> Progress:
+    """Put every value of a column under the active data key of its keyring and partition."""
+    job = Reencrypt(_encrypted(column).field(bind.dialect))
+    return run(job, _Rows(bind, column), sender(client), options, report)
+
+
+def decrypt_column(
+    bind: Bind,
+    column: sa.Column[Any],
+    client: Client,
+    options: Options = Options(),  # noqa: B008  frozen
+    report: Report = _silent,
+    into: sa.Column[Any] | None = None,
+) -> Progress:
+    """Write a column's plaintext back: into itself, declared `migrating="plain"`, or into a plain column."""
+    type_ = _encrypted(column)
+    write = codec_of(type_.inner, bind.dialect).write_plain
+    if into is not None:
+        write = into.type.dialect_impl(bind.dialect).bind_processor(bind.dialect) or (lambda value: value)
+    job: Job = Decrypt(type_.field(bind.dialect), write, into.name if into is not None else None)
+    return run(job, _Rows(bind, column, into), sender(client), options, report)
+
+
+def status(bind: Bind, column: sa.Column[Any]) -> ColumnStatus:
+    """How many values of a column are NULL, plaintext, or encrypted under each data key."""
+    type_ = _encrypted(column)
+    bare: ColumnElement[Any] = sa.column(column.name, type_.impl_instance)
+    size = HEAD_CHARACTERS if type_.stored_as_text else HEAD_BYTES
+    head = sa.func.substr(bare, 1, size, type_=type_.impl_instance).label("head")
+    source = sa.table(column.table.name, sa.column(column.name), schema=column.table.schema)
+    statement = sa.select(head, sa.func.count()).select_from(source).group_by(head)
+    with _connected(bind) as connection:
+        heads = [(row[0], row[1]) for row in connection.execute(statement)]
+    return status_of(column.table.name, column.name, heads)
+
+
+def encrypted_columns_of(metadata: sa.MetaData, name: str | None = None) -> list[sa.Column[Any]]:
+    """The encrypted columns of a schema: all, those of a table, or one `table.column`. Raises LookupError for none."""
+    found = [
+        column
+        for table in metadata.sorted_tables
+        for column in table.c
+        if isinstance(column.type, Encrypted) and name in (None, table.name, f"{table.name}.{column.name}")
+    ]
+    if not found:
+        raise LookupError(f"no encrypted column {name or 'at all'}; name a table or table.column of the models")
+    return found
+
+
+def _encrypted(column: sa.Column[Any]) -> Encrypted:
+    if not isinstance(column.type, Encrypted):
+        raise TypeError(f"{column} is not an Encrypted column")
+    return column.type
+
+
+def _plain_reader(source: sa.Column[Any], type_: Encrypted, bind: Bind) -> Callable[[Any], Any]:
+    read: Callable[[Any], Any] | None = None
+    if not isinstance(source.type, sa.JSON):
+        read = source.type.dialect_impl(bind.dialect).result_processor(bind.dialect, None)
+    return read or codec_of(type_.inner, bind.dialect).read_plain
+
+
+@contextmanager
+def _connected(bind: Bind) -> Iterator[Connection]:
+    if isinstance(bind, Connection):
+        yield bind
+    else:
+        with bind.connect() as connection:
+            yield connection
+
+
+class _Rows:
+    """`keyside.living.Rows` of a table, through constructs that carry no encrypted type."""
+
+    def __init__(self, bind: Bind, column: sa.Column[Any], plain: sa.Column[Any] | None = None) -> None:
+        self._bind = bind
+        self._connection: Connection | None = bind if isinstance(bind, Connection) else None
+        self._column = column
+        self._field: Field = _encrypted(column).field(bind.dialect)
+        table = column.table
+        self._keys = list(table.primary_key)
+        if not self._keys:
+            raise TypeError(f"{table.name} has no primary key to walk by")
+        self._stored: dict[str, Any] = {
+            column.name: _encrypted(column).impl_instance,
+            **{index.name: sa.LargeBinary() for index in index_columns(table)},
+        }
+        if plain is not None:
+            # as the driver returns and takes it: the job converts
+            self._stored[plain.name] = sa.types.NullType()
+        self._documents = {plain.name} if plain is not None and isinstance(plain.type, sa.JSON) else set()
+        names = [c.name for c in table.c if c.name not in self._stored]
+        typed = [sa.column(name, table.c[name].type) for name in names]
+        self._table = sa.table(
+            table.name, *typed, *[sa.column(name, type_) for name, type_ in self._stored.items()], schema=table.schema
+        )
+        self._bound = [self._table.c[table.c[name].name] for name in self._field.bind]
+        chooser = table.c.get(self._field.partition_column) if self._field.partition_column else None
+        self._partition = self._table.c[chooser.name] if chooser is not None else None
+
+    def count(self) -> int:
+        with _connected(self._bind) as connection:
+            return connection.scalar(sa.select(sa.func.count()).select_from(self._table)) or 0
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        if isinstance(self._bind, Connection):
+            yield
+            return
+        with self._bind.begin() as connection:
+            self._connection = connection
+            yield
+
+    def page(self, columns: tuple[str, ...], after: tuple[Any, ...] | None, limit: int) -> Page:
+        keys: list[Any] = [self._table.c[key.name] for key in self._keys]
+        extra = [*self._bound, *([self._partition] if self._partition is not None else [])]
+        wanted = [*keys, *[self._held(name) for name in columns], *extra]
+        statement = sa.select(*[c.label(f"c{number}") for number, c in enumerate(wanted)]).order_by(*keys).limit(limit)
+        if after is not None:
+            statement = statement.where(_beyond(keys, after))
+        assert self._connection is not None
+        rows = [tuple(row) for row in self._connection.execute(statement)]
+        by_column = list(zip(*rows, strict=True)) or [()] * len(wanted)
+        count = len(keys)
+        stored = {name: list(by_column[count + number]) for number, name in enumerate(columns)}
+        bound = by_column[count + len(columns) : count + len(columns) + len(self._bound)]
+        return Page(
+            [row[:count] for row in rows],
+            stored,
+            list(zip(*bound, strict=True)) if bound else None,
+            list(by_column[-1]) if self._partition is not None else None,
+        )
+
+    def _held(self, name: str) -> ColumnElement[Any]:
+        """A column as it is read and compared; a JSON document as its text, which every database can compare."""
+        held = self._table.c[name]
+        return sa.cast(held, sa.Text) if name in self._documents else held
+
+    def write(self, changes: list[Change]) -> int | None:
+        groups: dict[tuple[tuple[str, bool], ...], list[Change]] = {}
+        for change in changes:
+            shape = tuple((name, value is None) for name, value in change.before.items())
+            groups.setdefault((*shape, *[(name, True) for name in change.after]), []).append(change)
+        counts = [self._write_alike(group) for group in groups.values()]
+        return None if None in counts else sum(count for count in counts if count is not None)
+
+    def _write_alike(self, changes: list[Change]) -> int | None:
+        """Changes of the same columns, as one statement."""
+        assert self._connection is not None
+        try:
+            result = self._connection.execute(
+                self._update(changes[0]), [self._parameters(change) for change in changes]
+            )
+        except sa.exc.StatementError as error:
+            # these parameters hold plaintext as it lies in the database
+            error.hide_parameters, error.params = True, None
+            raise
+        told = len(changes) == 1 or result.context.dialect.supports_sane_multi_rowcount
+        return result.rowcount if told and result.rowcount >= 0 else None
+
+    def _update(self, change: Change) -> Any:
+        """Compare and set: a row that somebody changed meanwhile is left alone."""
+        conditions = [self._table.c[key.name] == sa.bindparam(f"k{n}") for n, key in enumerate(self._keys)]
+        for number, (name, value) in enumerate(change.before.items()):
+            held = self._held(name)
+            conditions.append(held.is_(None) if value is None else held == sa.bindparam(f"b{number}", type_=held.type))
+        values = {name: sa.bindparam(f"a{n}", type_=self._table.c[name].type) for n, name in enumerate(change.after)}
+        return sa.update(self._table).where(*conditions).values(values)
+
+    def _parameters(self, change: Change) -> dict[str, Any]:
+        parameters = {f"k{number}": value for number, value in enumerate(change.key)}
+        parameters |= {f"b{n}": value for n, value in enumerate(change.before.values()) if value is not None}
+        return parameters | {f"a{number}": value for number, value in enumerate(change.after.values())}
+
+    def key_text(self, key: tuple[Any, ...]) -> str:
+        return base64.b64encode(encode(key)).decode()
+
+    def key_from(self, text: str) -> tuple[Any, ...]:
+        try:
+            return tuple(decode(base64.b64decode(text, validate=True)))
+        except (binascii.Error, ValueError, TypeError):
+            raise ValueError("the state file is not one of this job; remove it to begin anew") from None
+
+
+def _beyond(keys: list[Any], after: tuple[Any, ...]) -> ColumnElement[bool]:
+    """Rows behind a primary key, spelled out since not every database compares rows."""
+    conditions = []
+    for number, key in enumerate(keys):
+        same = [earlier == value for earlier, value in zip(keys[:number], after, strict=False)]
+        conditions.append(sa.and_(*same, key > after[number]))
+    return sa.or_(*conditions)

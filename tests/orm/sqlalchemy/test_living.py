@@ -1,0 +1,268 @@
+"""Columns that are encrypted, re-encrypted, counted and decrypted while the application runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from keyside import Client
+from keyside.fields import FieldUnavailable, FieldUnreadable
+from keyside.living import Change, Options, Progress
+from keyside.orm import main
+from keyside.sqlalchemy import BlindIndex, Encrypted, alembic, install, living
+from keyside.sqlalchemy.living import backfill, decrypt_column, encrypted_columns_of, reencrypt, status
+from keyside.testing import faults
+from keyside.testing.frames import Code
+from keyside.testing.server import Twin
+
+from tests.orm.sqlalchemy.conftest import url
+
+ROWS = 250
+metadata = sa.MetaData()
+people = sa.Table(
+    "people",
+    metadata,
+    sa.Column("region", sa.String(2), primary_key=True),
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("tenant", sa.Integer),
+    sa.Column("updated_at", sa.DateTime, onupdate=sa.func.now()),
+    sa.Column(
+        "name",
+        Encrypted(sa.String, "users", partition="tenant", bind=("region", "id"), storage="text", migrating="plaintext"),
+    ),
+    sa.Column("name_index", BlindIndex("name", normalize="casefold")),
+    sa.Column("born_plain", sa.Date),
+    sa.Column("data_plain", sa.JSON),
+    sa.Column("born", Encrypted(sa.Date, "notes")),
+    sa.Column("data", Encrypted(sa.JSON, "notes")),
+)
+NAME, BORN, DATA = people.c.name, people.c.born, people.c.data
+NAMES = [None if n % 50 == 9 else f"Name {n}" for n in range(ROWS)]
+
+
+@pytest.fixture(params=["sqlite", "psycopg"])
+def engine(request: pytest.FixtureRequest, client: Client, tmp_path: Path) -> Iterator[sa.Engine]:
+    """People in plaintext, as an application without Keyside left them."""
+    engine = sa.create_engine(url(request.param, request, tmp_path))
+    metadata.drop_all(engine)
+    metadata.create_all(engine)
+    plain = sa.table(
+        "people", *[sa.column(c.name, None if isinstance(c.type, Encrypted) else c.type) for c in people.c]
+    )
+    rows = [
+        {
+            "region": "eu" if n % 2 else "us",
+            "id": n,
+            "tenant": n % 3,
+            "name": name,
+            "born_plain": date(2000, 1, 1 + n % 28),
+            "data_plain": {"n": n},
+        }
+        for n, name in enumerate(NAMES)
+    ]
+    with engine.begin() as connection:
+        connection.execute(sa.insert(plain), rows)
+    install(engine, client, unbatched="error")
+    yield engine
+    engine.dispose()
+
+
+def read(engine: sa.Engine, column: sa.Column[Any]) -> list[Any]:
+    with engine.connect() as connection:
+        return list(connection.scalars(sa.select(column).order_by(people.c.id)))
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "psycopg", "psycopg2"], indirect=True)
+def test_a_column_from_plain_to_encrypted_and_back(engine: sa.Engine, client: Client, twin: Twin) -> None:
+    before = status(engine, NAME)
+    assert (before.plaintext, before.encrypted, before.nulls) == (ROWS - 5, 0, 5)
+    dry = backfill(engine, NAME, client, Options(batch=100, dry_run=True))
+    assert (dry.seen, dry.changed) == (ROWS, ROWS - 5)
+    assert status(engine, NAME) == before
+    reports: list[int] = []
+    done = backfill(engine, NAME, client, Options(batch=100), lambda progress: reports.append(progress.seen))
+    assert (done.seen, done.changed) == (ROWS, ROWS - 5)
+    assert reports[:3] == [100, 200, 250]
+    after = status(engine, NAME)
+    assert (after.plaintext, after.encrypted, after.nulls) == (0, ROWS - 5, 5)
+    assert len(after.by_key) == 3
+    assert read(engine, NAME) == NAMES
+    with engine.connect() as connection:
+        assert connection.scalars(sa.select(people.c.id).where(people.c.name == "NAME 7")).all() == [7]
+        assert set(connection.scalars(sa.select(people.c.updated_at))) == {None}
+    assert backfill(engine, NAME, client).changed == 0
+
+    twin.vault.rotate("users/1")
+    assert reencrypt(engine, NAME, client, Options(batch=60)).changed == sum(
+        1 for n, name in enumerate(NAMES) if n % 3 == 1 and name
+    )
+    assert read(engine, NAME) == NAMES
+    assert len(status(engine, NAME).by_key) == 3
+    assert set(status(engine, NAME).by_key) != set(after.by_key)
+    assert reencrypt(engine, NAME, client).changed == 0
+
+    assert decrypt_column(engine, NAME, client).changed == ROWS - 5
+    assert status(engine, NAME).plaintext == ROWS - 5
+    with engine.connect() as connection:
+        assert list(connection.execute(sa.text("SELECT name FROM people ORDER BY id")).scalars()) == NAMES
+
+
+@pytest.mark.parametrize(("column", "plain"), [(BORN, people.c.born_plain), (DATA, people.c.data_plain)], ids=str)
+def test_a_column_of_any_type_moves_through_one_beside_it(
+    engine: sa.Engine, client: Client, column: sa.Column[Any], plain: sa.Column[Any]
+) -> None:
+    want = read(engine, plain)
+    assert backfill(engine, column, client, Options(batch=99), source=plain).changed == ROWS
+    assert read(engine, column) == want
+    assert backfill(engine, column, client, source=plain).changed == 0
+    with engine.begin() as connection:
+        connection.execute(sa.text(f"UPDATE people SET {plain.name} = NULL"))
+    assert decrypt_column(engine, column, client, into=plain).changed == ROWS
+    assert read(engine, plain) == want
+
+
+def test_a_concurrent_writer_wins(engine: sa.Engine, client: Client) -> None:
+    """Between reading and writing a page, somebody else writes a row of it."""
+    table = sa.table("people", sa.column("id"), sa.column("name"))
+
+    def interfere(progress: Progress) -> None:
+        if progress.seen == 100:
+            with engine.begin() as connection:
+                connection.execute(sa.update(table).where(table.c.id > 200).values(name="meanwhile"))
+
+    backfill(engine, NAME, client, Options(batch=100), interfere)
+    assert status(engine, NAME).plaintext == 0
+    assert read(engine, NAME)[201:] == ["meanwhile"] * 49
+    rows = living._Rows(engine, NAME)
+    with rows.transaction():
+        page = rows.page(("name", "name_index"), None, 10)
+    changes = [Change(key, {"name": "what nobody holds"}, {"name": "lost"}) for key in page.keys]
+    with rows.transaction():
+        assert not rows.write(changes)
+    assert "lost" not in read(engine, NAME)
+
+
+def test_a_state_file_spares_what_was_done(engine: sa.Engine, client: Client, twin: Twin, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+
+    def fail(progress: Progress) -> None:
+        if progress.seen == 150:
+            twin.faults.extend([faults.refuse(Code.OVERLOADED)] * 40)
+
+    with pytest.raises(FieldUnavailable):
+        backfill(engine, NAME, client, Options(batch=50, state=state), fail)
+    twin.faults.clear()
+    assert status(engine, NAME).plaintext == 100
+    assert state.exists()
+    done = backfill(engine, NAME, client, Options(batch=50, state=state))
+    assert done.seen == 100
+    assert not state.exists()
+    assert status(engine, NAME).plaintext == 0
+    assert read(engine, NAME) == NAMES
+    state.write_text('{"after": "nonsense"}')
+    with pytest.raises(ValueError, match="remove it to begin anew"):
+        backfill(engine, NAME, client, Options(state=state))
+
+
+def test_a_pace_is_kept_and_options_are_checked(engine: sa.Engine, client: Client) -> None:
+    began = time.monotonic()
+    backfill(engine, NAME, client, Options(batch=125, rate=1000, dry_run=True))
+    assert time.monotonic() - began >= 0.24
+    for wrong in ({"batch": 0}, {"rate": 0}):
+        with pytest.raises(ValueError, match="expected"):
+            Options(**wrong)  # type: ignore[arg-type]  # what is tested
+
+
+def test_what_cannot_be_read_stops_the_job_and_names_the_row(engine: sa.Engine, client: Client) -> None:
+    backfill(engine, NAME, client)
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE people SET name = (SELECT name FROM people WHERE id = 4) WHERE id = 5"))
+    with pytest.raises(FieldUnreadable, match=r"people\.name of row \('eu', 5\)"):
+        reencrypt(engine, NAME, client)
+
+
+def test_alembic_operations(engine: sa.Engine, client: Client, twin: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEYSIDE_SOCKET", twin.path)
+    with engine.begin() as connection:
+        op: Any = Operations(MigrationContext.configure(connection))
+        op.keyside_backfill(NAME)
+        op.keyside_backfill(BORN, source=people.c.born_plain, client=client)
+        op.keyside_reencrypt(NAME, options=Options(batch=70))
+    assert status(engine, NAME).plaintext == 0
+    assert status(engine, BORN).encrypted == ROWS
+    with engine.begin() as connection:
+        op = Operations(MigrationContext.configure(connection))
+        op.keyside_decrypt_column(NAME)
+    assert status(engine, NAME).encrypted == 0
+    offline: Any = Operations(MigrationContext.configure(dialect_name="sqlite", opts={"as_sql": True}))
+    with pytest.raises(ValueError, match="offline"):
+        offline.keyside_backfill(NAME)
+    assert alembic.BackfillOperation is not None
+
+
+MODELS = "tests.orm.sqlalchemy.test_living:metadata"
+
+
+def test_the_command(engine: sa.Engine, twin: Twin, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["--url", engine.url.render_as_string(hide_password=False)]
+    run = [MODELS, "people.name", *where, "--socket", twin.path]
+    assert main(["status", MODELS, *where]) == 0
+    assert "people.name: 0 encrypted, 245 plaintext, 5 NULL" in capsys.readouterr().out
+    assert main(["backfill", *run, "--dry-run"]) == 0
+    assert main(["backfill", *run, "--batch", "90"]) == 0
+    assert "250 of 250 rows seen, 245 changed" in capsys.readouterr().err
+    assert main(["backfill", MODELS, "people.born", *where, "--socket", twin.path, "--from", "born_plain"]) == 0
+    assert main(["reencrypt", *run]) == 0
+    assert main(["status", MODELS, "people.name", *where]) == 0
+    assert capsys.readouterr().out.count("data key") == 3
+    assert main(["decrypt-column", *run]) == 0
+    assert status(engine, NAME).plaintext == 245
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([MODELS, "nobody.name", "--url", "sqlite://"], "no encrypted column nobody.name"),
+        ([MODELS], "which database"),
+        (["tests.nothing:Base"], "cannot import"),
+        (["tests.orm.sqlalchemy.test_living:ROWS"], "neither a declarative base"),
+    ],
+)
+def test_the_command_says_what_is_wrong(
+    words: list[str], told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    assert main(["status", *words]) == 1
+    assert told in capsys.readouterr().err
+    with pytest.raises(LookupError):
+        encrypted_columns_of(sa.MetaData())
+
+
+def test_a_killed_backfill_goes_on(engine: sa.Engine, twin: Twin) -> None:
+    words = [sys.executable, "-m", "keyside.orm", "backfill", MODELS, "people.name"]
+    words += ["--url", engine.url.render_as_string(hide_password=False), "--socket", twin.path, "--batch", "10"]
+    process = subprocess.Popen([*words, "--rate", "100"], stderr=subprocess.PIPE, env=os.environ | {"DATABASE_URL": ""})
+    try:
+        deadline = time.monotonic() + 30
+        while not 0 < status(engine, NAME).encrypted < 200 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.communicate()
+    halfway = status(engine, NAME)
+    assert 0 < halfway.encrypted < ROWS - 5
+    assert halfway.encrypted + halfway.plaintext == ROWS - 5
+    assert subprocess.run(words, capture_output=True, check=True).returncode == 0
+    assert status(engine, NAME).encrypted == ROWS - 5
+    assert read(engine, NAME) == NAMES
