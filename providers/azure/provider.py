@@ -91,9 +91,9 @@ class AzureKeyVaultProvider(
             try:
                 blob = await service.wraps.seal(mechanism, kek, key, context.authenticated())
             except (KeyDisabled, NotFound):
-                if (await service.look()).name == kek:
+                if not await service.find_keys():
                     raise
-                kek = service.kek  # it was rotated, and the version that we knew is not to wrap any more
+                kek = service.kek  # rotated, and the versions that we knew are not to be used any more
                 blob = await service.wraps.seal(mechanism, kek, key, context.authenticated())
             return WrappedKey(self.name, str(kek), mechanism, blob)
 

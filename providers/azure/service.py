@@ -44,6 +44,7 @@ class Service:
         self._signatures = Signatures(vault, options.signing)
         self.wraps = Wraps(vault, self._signatures, accept_unsigned=options.accept_unsigned or not self.signs)
         self._kek: Bundle | None = None
+        self._signing: KeyName | None = None
         self._probe: tuple[KeyName, bytes, bytes] | None = None  # under which version, the wrap, the 32 bytes
 
     @property
@@ -57,14 +58,18 @@ class Service:
         """Whether new wraps carry a signature."""
         return self.mechanism == SIGNED_OAEP
 
-    async def find_keys(self) -> None:
-        """Find the current versions of the key-encryption key and, where wraps are signed, the signing key."""
+    async def find_keys(self) -> bool:
+        """Find the current versions of the key-encryption key and, where wraps are signed, of the signing key.
+
+        Returns whether anything changed. Raises what `look` does.
+        """
+        before = self._kek, self._signing
         await self.look()
         if self.signs:
-            await self.find_signing_key()
+            self._signing = await self._find_signing_key()
+        return before != (self._kek, self._signing)
 
-    async def find_signing_key(self) -> KeyName:
-        """Raises NotFound with what to do."""
+    async def _find_signing_key(self) -> KeyName:
         try:
             return await self._signatures.open()
         except NotFound as error:
@@ -115,8 +120,10 @@ class Service:
 
     async def check(self) -> tuple[HealthStatus, str]:
         """The key as the service sees it, and an unwrap of 32 bytes of our own."""
-        found = await self.look()
+        await self.find_keys()
         await self.unwrap_probe()
+        found = self._kek
+        assert found is not None
         left = found.left
         if left is not None and left < EXPIRES_SOON_SECONDS:
             return HealthStatus.DEGRADED, (

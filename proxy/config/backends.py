@@ -31,7 +31,7 @@ _GCP: Final = """\
 
 _AZURE: Final = """\
   provider: AZURE_KEY_VAULT
-  kek: keyside                   # a key's name: its newest version wraps
+  kek: keyside                   # a key's name: its newest version wraps; on a vault keyside-signing signs
   connection:
     endpoint: https://my-vault.vault.azure.net   # or https://my-hsm.managedhsm.azure.net
   credentials:

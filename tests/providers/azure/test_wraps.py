@@ -179,6 +179,25 @@ async def test_a_rotated_signing_key_leaves_old_wraps_good(on_vault: AzureRig) -
         assert await unwrapped_by(on_vault, wrapped) == KEY
 
 
+async def test_an_open_provider_follows_the_signing_key(on_vault: AzureRig) -> None:
+    provider = on_vault.make()
+    old = await provider.wrap_key(KEY, CONTEXT)
+    on_vault.served.do("rotate", name="keyside-signing")
+    await provider.health_check()
+    new = await provider.wrap_key(KEY, CONTEXT)
+    assert new.blob[:16] != old.blob[:16]
+    on_vault.served.do("rotate", name="keyside-signing")
+    body = {"attributes": {"enabled": False}}
+    on_vault.served.do("update", name="keyside-signing", version=new.blob[:16].hex(), body=body)
+    newest = await provider.wrap_key(KEY, CONTEXT)
+    assert newest.blob[:16] not in (old.blob[:16], new.blob[:16]), "the disabled one was left at once"
+    for wrapped in (old, new, newest):
+        assert await provider.unwrap_key(wrapped, CONTEXT) == KEY
+    await provider.close()
+    with pytest.raises(KeyDisabled):
+        await unwrapped_by(on_vault, new)
+
+
 # somebody writes the keystore, and knows every public key
 
 
