@@ -51,29 +51,31 @@ async def generate(vault: KeyVault, options: AzureOptions, specification: KeySpe
 
 
 async def bring(vault: KeyVault, options: AzureOptions, specification: KeySpecification, material: bytearray) -> Bundle:
-    """Import a key by the service's BYOK protocol: AES as raw bytes, RSA and EC as PKCS#8. Wipes `material`."""
+    """Import a key by the service's BYOK protocol: AES as raw bytes, RSA and EC as PKCS#8.
+
+    The caller wipes `material`, once no attempt follows: a wiped key must never be what the next one imports.
+    """
+    kind, _ = _parameters(specification, options)
+    if kind == "oct" and len(material) != 32:
+        raise InputRefused("an AES-256 key has 32 bytes")
+    if not any(material):
+        raise InputRefused("the key is all zeros: was it wiped, or never filled in?")
+    key = KeyName.parse(_label(specification), vault.url)
+    await _require_new(vault, key)
+    exchange = KeyName(vault.url, f"keyside-import-{secrets.token_hex(8)}")
+    body = {"kty": "RSA-HSM", "key_size": EXCHANGE_BITS, "key_ops": ["import"]}
+    made = await vault.ask("POST", f"{exchange.path}/create", "create", body)
     try:
-        kind, _ = _parameters(specification, options)
-        if kind == "oct" and len(material) != 32:
-            raise InputRefused("an AES-256 key has 32 bytes")
-        key = KeyName.parse(_label(specification), vault.url)
-        await _require_new(vault, key)
-        exchange = KeyName(vault.url, f"keyside-import-{secrets.token_hex(8)}")
-        body = {"kty": "RSA-HSM", "key_size": EXCHANGE_BITS, "key_ops": ["import"]}
-        made = await vault.ask("POST", f"{exchange.path}/create", "create", body)
-        try:
-            blob = transfer_blob(str(bundles.read(made, exchange).name), _public(made), material)
-            jwk = {
-                "kty": f"{kind}-HSM",
-                "key_ops": _operations(kind, specification, options),
-                "key_hsm": base64url(blob).decode(),
-            }
-            answer = await vault.ask("PUT", key.path, "import", {"key": jwk, **_management(specification)})
-            return bundles.read(answer, key)
-        finally:
-            vault.afterwards(_discard(vault, exchange))  # not in the caller's time, which may be over
+        blob = transfer_blob(str(bundles.read(made, exchange).name), _public(made), material)
+        jwk = {
+            "kty": f"{kind}-HSM",
+            "key_ops": _operations(kind, specification, options),
+            "key_hsm": base64url(blob).decode(),
+        }
+        answer = await vault.ask("PUT", key.path, "import", {"key": jwk, **_management(specification)})
+        return bundles.read(answer, key)
     finally:
-        wipe(material)
+        vault.afterwards(_discard(vault, exchange))  # not in the caller's time, which may be over
 
 
 async def delete(vault: KeyVault, key: KeyName) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -152,6 +153,32 @@ async def test_an_imported_key_is_the_one_that_was_made_elsewhere(on_hsm: AzureR
     ciphertext = await provider.encrypt(b"value", b"associated", key=brought.key)
     bound = b"KSV\x01" + hashlib.sha256(b"associated").digest()
     assert AESGCM(secret).decrypt(ciphertext.blob[:12], ciphertext.blob[12:], bound) == b"\x01value"
+    await provider.close()
+
+
+@pytest.mark.parametrize("step", ["GET /keys/brought$", "POST /keys/keyside-import-.*/create$", "PUT /keys/brought$"])
+async def test_an_import_that_was_tried_again_brings_the_same_key(on_hsm: AzureRig, step: str) -> None:
+    forget(on_hsm, "brought")
+    provider = await opened(on_hsm)
+    on_hsm.served.do("fault", path=f"^vault {step}", status=429, body="{}")
+    secret = os.urandom(32)
+    material = bytearray(secret)
+    on_hsm.served.do("seen")
+    brought = await provider.import_key(KeySpecification("brought", "wrap", "AES-256"), material)
+    asked = [request.removeprefix("vault ") for request in on_hsm.served.do("seen")]
+    assert sum(bool(re.match(step, request)) for request in asked) == 2, "once refused, once not"
+    assert symmetric(on_hsm.served, brought.key) == secret
+    assert material == bytes(32), "wiped when all was over"
+    await provider.close()
+
+
+async def test_a_key_of_zeros_is_not_imported(on_hsm: AzureRig) -> None:
+    forget(on_hsm, "brought")
+    provider = await opened(on_hsm)
+    on_hsm.served.do("seen")
+    with pytest.raises(InputRefused, match="zeros"):
+        await provider.import_key(KeySpecification("brought", "wrap", "AES-256"), bytearray(32))
+    assert on_hsm.served.do("seen") == []
     await provider.close()
 
 
