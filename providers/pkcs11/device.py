@@ -14,6 +14,7 @@ from pkcs11 import KeyType, PKCS11Error, Session, Token
 from providers.errors import (
     ConfigurationInvalid,
     ForeignWrap,
+    InputRefused,
     KeyDisabled,
     NotFound,
     Problem,
@@ -26,6 +27,7 @@ from providers.pkcs11 import keys
 from providers.pkcs11.failures import ALTERED, STALE, meaning, settled
 from providers.pkcs11.library import Login, SharedLibrary
 from providers.pkcs11.mechanisms import FindKey, Sealing, sealing
+from providers.pkcs11.names import KeyName
 from providers.pkcs11.token import RefusedPins, close_quietly, find_token, forget_login, log_in, log_out
 from providers.pkcs11.vendors import PREFERENCE, Mechanism, Vendor
 from providers.pkcs11.workers import Seat
@@ -181,6 +183,14 @@ class Device:
             if not settled(error) and self.well(held):
                 raise Tampered(ALTERED) from error
             raise
+
+    def guard(self, session: Session, name: KeyName) -> None:
+        """Refuse to destroy the key that wraps, or that will at the next opening. Raises InputRefused."""
+        in_use = {self.kek}
+        if self.choice.kek == name.label:
+            in_use.add(keys.current_name(session, name.label))
+        if str(name) in in_use:
+            raise InputRefused(f"{name} is in use: make a newer key and let it take over first")
 
     def _finder(self, held: Held, name: str) -> FindKey:
         def find(key_type: KeyType) -> Any:

@@ -1,7 +1,7 @@
-"""Keys of a token: their names, how they are found, made, brought in and destroyed.
+"""Keys of a token: how they are found, made, brought in and destroyed.
 
-A key's name is its CKA_LABEL, `#`, and its CKA_ID in hexadecimal: `keyside#0192f3a4b5c6d7e8`. Several keys may have one
-label; the one with the greatest CKA_ID, read as a number, is the current one, and the others unwrap what they wrapped.
+Several keys may have one label; the one with the greatest CKA_ID, read as a number, is the current one, and the others
+unwrap what they wrapped.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pkcs11.util.ec import encode_named_curve_parameters
 
 from providers.errors import ConfigurationInvalid, InputRefused, NotFound, Problem
 from providers.options import SECTION
+from providers.pkcs11.names import KeyName
 from providers.pkcs11.vendors import Mechanism
 from providers.wiping import wipe
 
@@ -35,22 +36,6 @@ _NEVER_LEAVES: Final = {
 }
 _CURVES: Final = {"EC-P256": SECP256R1.name, "EC-P384": SECP384R1.name}
 SIGNING_ALGORITHMS: Final = tuple(_CURVES)
-
-
-def key_name(label: str, identity: bytes) -> str:
-    """The name that wraps carry."""
-    return f"{label}#{identity.hex()}"
-
-
-def parse_name(name: str) -> tuple[str, bytes]:
-    """Label and CKA_ID. Raises NotFound for what cannot be a name of a key here."""
-    label, mark, identity = name.rpartition("#")
-    try:
-        if not (mark and label):
-            raise ValueError(name)
-        return label, bytes.fromhex(identity)
-    except ValueError:
-        raise NotFound(f"{name!r} names no key of a token: names are LABEL#ID, the CKA_ID in hexadecimal") from None
 
 
 def current_name(session: Session, label: str) -> str:
@@ -70,12 +55,12 @@ def current_name(session: Session, label: str) -> str:
         raise ConfigurationInvalid(
             [Problem(f"{SECTION}.kek", f"several AES keys are labelled {label!r} with one CKA_ID: give each its own")]
         )
-    return key_name(label, newest)
+    return str(KeyName(label, newest))
 
 
 def find_key(session: Session, name: str, key_type: KeyType, kind: ObjectClass = ObjectClass.SECRET_KEY) -> Any:
     """The key of that name. Raises NotFound."""
-    label, identity = parse_name(name)
+    label, identity = KeyName.parse(name)
     found = [
         key
         for key in _objects(session, {Attribute.CLASS: kind, Attribute.LABEL: label, Attribute.ID: identity})
@@ -102,7 +87,7 @@ def generate_wrapping_key(session: Session, label: str, mechanism: Mechanism) ->
         template=_NEVER_LEAVES,
     )
     _complete(session, label, identity, mechanism)
-    return key_name(label, identity)
+    return str(KeyName(label, identity))
 
 
 def import_wrapping_key(session: Session, label: str, mechanism: Mechanism, material: bytearray) -> str:
@@ -149,7 +134,7 @@ def import_wrapping_key(session: Session, label: str, mechanism: Mechanism, mate
         public.destroy()
         private.destroy()
     _complete(session, label, identity, mechanism)
-    return key_name(label, identity)
+    return str(KeyName(label, identity))
 
 
 def generate_signing_key(session: Session, label: str, algorithm: str) -> str:
@@ -167,15 +152,14 @@ def generate_signing_key(session: Session, label: str, algorithm: str) -> str:
         capabilities=MechanismFlag.SIGN | MechanismFlag.VERIFY,
         private_template=_NEVER_LEAVES,
     )
-    return key_name(label, identity)
+    return str(KeyName(label, identity))
 
 
-def destroy(session: Session, name: str) -> None:
+def destroy(session: Session, name: KeyName) -> None:
     """Destroy every object of that label and CKA_ID. Raises NotFound."""
-    label, identity = parse_name(name)
-    found = _objects(session, {Attribute.LABEL: label, Attribute.ID: identity})
+    found = _objects(session, {Attribute.LABEL: name.label, Attribute.ID: name.identity})
     if not found:
-        raise NotFound(f"the token has no key named {name!r}")
+        raise NotFound(f"the token has no key named {str(name)!r}")
     for key in found:
         key.destroy()
 

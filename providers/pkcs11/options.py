@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from providers.errors import Problem
+from providers.errors import NotFound, Problem
 from providers.options import SECTION, RemoteOptions, Section, Text
+from providers.pkcs11.names import canonical
 from providers.pkcs11.vendors import VENDORS, Mechanism, Vendor
 from providers.secrets import CredentialData, SecretSource
+
+
+def _kek(kek: str) -> str:
+    try:
+        return canonical(kek) if "#" in kek else kek
+    except NotFound as error:
+        raise ValueError("is a label, or the whole name of a key: LABEL#ID, the CKA_ID in hexadecimal") from error
+
+
+Kek = Annotated[Text, AfterValidator(_kek)]
 
 
 class PinData(CredentialData):
@@ -47,6 +58,7 @@ class Pkcs11Options(RemoteOptions):
     provider: Literal["LUNA_HSM", "THALES_HSM"]
     # the base class knows the four types that all back ends share; here are the two that a token understands
     credentials: Annotated[TokenCredentials | CertificateCredentials, Field(discriminator="type")]  # type: ignore[assignment]
+    kek: Kek = "keyside"
     mechanism: Literal["AUTO", Mechanism] = "AUTO"
 
     @property

@@ -31,6 +31,7 @@ from providers.capabilities import (
 from providers.errors import InputRefused, NotFound, ProviderError
 from providers.interface import Description, HealthStatus, Probe, WrappedKey
 from providers.pkcs11.material import Material
+from providers.pkcs11.names import KeyName, canonical
 from providers.pkcs11.options import Pkcs11Options
 from providers.pkcs11.vendors import Mechanism
 from providers.pkcs11.workers import Seat, Workers
@@ -122,7 +123,7 @@ class Pkcs11Provider(
             raise InputRefused(f"at most {MAX_PLAINTEXT_BYTES} bytes: encrypt longer values under a data key")
 
         def call(device: Device, held: Held) -> Ciphertext:
-            name = key or device.kek
+            name = canonical(key) if key else device.kek
             return Ciphertext(name, device.sealing.name, device.seal(held, name, plaintext, _VALUES + associated_data))
 
         return await self.bounded("encrypt", lambda: self.on_session(call))
@@ -131,7 +132,8 @@ class Pkcs11Provider(
         """Undo `encrypt`; the caller wipes the result. Raises Tampered, NotFound, ForeignWrap."""
 
         def call(device: Device, held: Held) -> bytearray:
-            return device.open(held, ciphertext.kek, ciphertext.mechanism, ciphertext.blob, _VALUES + associated_data)
+            name = canonical(ciphertext.kek)
+            return device.open(held, name, ciphertext.mechanism, ciphertext.blob, _VALUES + associated_data)
 
         return await self.bounded("decrypt", lambda: self.on_session(call))
 
@@ -174,9 +176,9 @@ class Pkcs11Provider(
         def destroy(device: Device, session: Any) -> None:
             from providers.pkcs11 import keys
 
-            if key == device.kek:
-                raise InputRefused(f"{key} is in use: make a newer key and let it take over first")
-            keys.destroy(session, key)
+            name = KeyName.parse(key)
+            device.guard(session, name)
+            keys.destroy(session, name)
 
         await self.bounded("delete_key", lambda: self._writing(destroy))
 
@@ -186,7 +188,7 @@ class Pkcs11Provider(
         def call(_: Device, held: Held) -> Signature:
             from providers.pkcs11.signing import sign
 
-            return sign(held.session, key, data)
+            return sign(held.session, canonical(key), data)
 
         return await self.bounded("sign", lambda: self.on_session(call))
 

@@ -190,6 +190,39 @@ async def test_deleting(provider: Pkcs11Provider, token: ServedSoftHsm) -> None:
         await provider.delete_key(kek)
 
 
+async def test_no_spelling_of_its_name_destroys_the_key_in_use(token: ServedSoftHsm) -> None:
+    token.order("generate", "guarded", "01a2")
+    for kek in ("guarded", "guarded#01A2"):
+        provider = TokenRig(token, kek=kek).make()
+        assert isinstance(provider, Pkcs11Provider)
+        await provider.initialize()
+        assert provider.describe().kek == "guarded#01a2"
+        for name in ("guarded#01a2", "guarded#01A2"):
+            with pytest.raises(InputRefused, match="in use"):
+                await provider.delete_key(name)
+        for name in ("guarded#01 a2", "guarded# 01a2", "guarded#01a2 ", "guarded#01a2\n", "guarded#1a2"):
+            with pytest.raises(NotFound, match="names no key"):
+                await provider.delete_key(name)
+        await provider.close()
+    assert token.order("count", "guarded", "01a2") == "1"
+
+
+async def test_the_key_that_takes_over_next_is_kept_too(token: ServedSoftHsm) -> None:
+    token.order("generate", "taking over", "0a")
+    provider = TokenRig(token, kek="taking over").make()
+    assert isinstance(provider, Pkcs11Provider)
+    await provider.initialize()
+    token.order("generate", "taking over", "0b")
+    for name in ("taking over#0a", "taking over#0b"):
+        with pytest.raises(InputRefused, match="in use"):
+            await provider.delete_key(name)
+    successor = TokenRig(token, kek="taking over").make()
+    assert isinstance(successor, Pkcs11Provider)
+    await successor.delete_key("taking over#0A")
+    await successor.close()
+    await provider.close()
+
+
 @pytest.mark.parametrize(
     ("algorithm", "curve", "digest", "name"),
     [

@@ -46,6 +46,13 @@ def test_a_pin_may_come_from_four_places(place: str) -> None:
     assert not problems(credentials={"type": "TOKEN", "data": {place: "x"}})
 
 
+@pytest.mark.parametrize("kek", ["keyside#0 1", "keyside#1", "keyside#prod", "#01"])
+def test_a_whole_name_is_a_label_and_hexadecimal(kek: str) -> None:
+    ((path, message),) = problems(credentials=PIN, kek=kek)
+    assert path == "hsm.kek"
+    assert "LABEL#ID" in message
+
+
 def test_what_cannot_work_is_said_with_its_path() -> None:
     assert problems() == [("hsm.credentials", "is required")]
     assert [path for path, _ in problems(credentials={"type": "TOKEN", "data": {}})] == ["hsm.credentials.data.pin"]
