@@ -30,7 +30,7 @@ from botocore.parsers import ResponseParserError
 
 from providers.aws.credentials import authorities, home, open_session, quick
 from providers.aws.names import addressed, is_key_arn, recorded
-from providers.aws.options import AwsOptions
+from providers.aws.options import AwsOptions, endpoint_problem
 from providers.aws.refusals import DRY_RUN_SUCCEEDED, Asked, foreign_ciphertext, malformed, refusal
 from providers.aws.transport import Transport, session_class
 from providers.errors import (
@@ -121,6 +121,9 @@ class KmsClient:
             ) from None
         client.meta.events.register("after-call.kms", _wipe_answer)
         endpoint: str = client.meta.endpoint_url
+        if problem := endpoint_problem(endpoint):  # of AWS_ENDPOINT_URL or an AWS profile: ours was judged before
+            await client.__aexit__(None, None, None)
+            raise ConfigurationInvalid([Problem("hsm.connection.endpoint", f"{problem} (see AWS_ENDPOINT_URL)")])
         tls = None
         if endpoint.startswith("https:"):
             tls = await asyncio.to_thread(client_context, options.connection.tls, base)
@@ -139,13 +142,18 @@ class KmsClient:
 
     async def decrypt(self, key: str, blob: bytes, context: Mapping[str, str]) -> bytearray:
         """Undo `encrypt`; the caller wipes the result."""
+        asked = {"KeyId": addressed(key, self.region), "CiphertextBlob": blob, "EncryptionContext": context}
         try:
-            answer = await self.call(
-                "decrypt", key, KeyId=addressed(key, self.region), CiphertextBlob=blob, EncryptionContext=context
-            )
+            answer = await self.call("decrypt", key, **asked)
         except Denied:
-            await self._require_denial(key, context)
-            raise
+            if not await self._permitted(key, context):
+                raise
+            # AWS KMS answers the same to a ciphertext that names a key which the caller may not see, or which does not
+            # exist. Asked once more, since a grant made a moment ago is not known everywhere at once.
+            try:
+                answer = await self.call("decrypt", key, **asked)
+            except Denied:
+                raise foreign_ciphertext(key) from None
         plaintext = answer.get("Plaintext")
         if not isinstance(plaintext, bytes) or not 0 < len(plaintext) <= MAX_PLAINTEXT_BYTES:
             raise malformed("Decrypt", "no plaintext")
@@ -214,22 +222,20 @@ class KmsClient:
                 verify=authorities(self._options, self._base),
                 config=quick(self._options),
             ) as client:
+                if problem := endpoint_problem(client.meta.endpoint_url):
+                    raise ConfigurationInvalid([Problem("hsm.connection", f"endpoint of {service} {problem}")])
                 answer: dict[str, Any] = await getattr(client, operation)(**parameters)
         except SDK_ERRORS as error:
             raise _translated(error, asked) from None
         return answer
 
-    async def _require_denial(self, key: str, context: Mapping[str, str]) -> None:
-        """Raise Tampered when the caller may decrypt with `key` after all.
-
-        AWS KMS also answers AccessDenied to a ciphertext that names a key which the caller may not see, or which does
-        not exist: only that of a changed ciphertext does.
-        """
+    async def _permitted(self, key: str, context: Mapping[str, str]) -> bool:
+        """Whether the caller may decrypt with `key`, as far as a dry run tells."""
         try:
             await self.may_decrypt(key, context)
         except ProviderError:
-            return  # denied indeed, or nobody can tell
-        raise foreign_ciphertext(key)
+            return False  # denied indeed, or nobody can tell
+        return True
 
     async def _dry_run(self, operation: str, key: str, **parameters: Any) -> None:
         asked = Asked(_CAPITALS[operation], key, self.region)

@@ -12,8 +12,8 @@ from aiobotocore.session import AioSession
 from botocore import UNSIGNED
 
 from providers.aws.names import region_of
-from providers.aws.options import AccessKey, AccessKeyData, AwsOptions, RoleData
-from providers.errors import CredentialsInvalid
+from providers.aws.options import AccessKey, AccessKeyData, AwsOptions, RoleData, endpoint_problem
+from providers.errors import ConfigurationInvalid, CredentialsInvalid, Problem
 
 _MODELS: Final = ("service-2", "endpoint-rule-set-1")
 _COMMON_DATA: Final = ("_retry", "endpoints", "partitions", "sdk-default-configuration")
@@ -101,6 +101,8 @@ class _Assuming:
             verify=authorities(self._options, self._base),
             config=config,
         ) as sts:
+            if problem := endpoint_problem(sts.meta.endpoint_url):  # of AWS_ENDPOINT_URL or an AWS profile
+                raise ConfigurationInvalid([Problem("hsm.credentials.data.stsEndpoint", problem)])
             if unsigned:
                 answer = await sts.assume_role_with_web_identity(**request, WebIdentityToken=self._token())
             else:

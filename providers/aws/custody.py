@@ -79,7 +79,18 @@ async def bring_in(kms: KmsClient, specification: KeySpecification, material: by
     if symmetric and len(material) != _AES_BYTES:
         raise InputRefused(f"a key for {specification.algorithm} has {_AES_BYTES} bytes")
     created = await _create(kms, specification, "EXTERNAL")
-    key = created["Arn"]
+    try:
+        await _import(kms, created["Arn"], material, symmetric=symmetric)
+    except RetryableError as error:
+        # tried again as a whole, each attempt would leave one more key behind
+        raise ProviderError(
+            f"key {created['Arn']} was made, but its material could not be imported: {error}; have it deleted, and try "
+            "again"
+        ) from error
+    return await _named(kms, specification, created)
+
+
+async def _import(kms: KmsClient, key: str, material: bytearray, *, symmetric: bool) -> None:
     algorithm = "RSAES_OAEP_SHA_256" if symmetric else "RSA_AES_KEY_WRAP_SHA_256"
     parameters = await kms.call(
         "get_parameters_for_import", key, KeyId=key, WrappingAlgorithm=algorithm, WrappingKeySpec="RSA_4096"
@@ -92,12 +103,13 @@ async def bring_in(kms: KmsClient, specification: KeySpecification, material: by
         EncryptedKeyMaterial=_sealed_to(parameters["PublicKey"], material, symmetric=symmetric),
         ExpirationModel="KEY_MATERIAL_DOES_NOT_EXPIRE",
     )
-    return await _named(kms, specification, created)
 
 
-async def schedule_deletion(kms: KmsClient, key: str, window: int) -> None:
-    """Have the key deleted after `window` days."""
+async def schedule_deletion(kms: KmsClient, key: str, window: int, in_use: frozenset[str]) -> None:
+    """Have the key deleted after `window` days. Raises InputRefused for one that is `in_use`."""
     facts = await kms.describe(key)  # an alias is not accepted for this
+    if facts.kek in in_use:
+        raise InputRefused(f"{facts.kek} is configured: data keys under it would be lost; take it out of hsm first")
     await kms.call("schedule_key_deletion", key, KeyId=addressed(facts.kek, kms.region), PendingWindowInDays=window)
 
 

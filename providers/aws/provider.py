@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from providers.aws import custody, trail
-from providers.aws.names import account_of, recorded
+from providers.aws.names import account_of, addressed, is_key_arn, recorded
 from providers.aws.options import AwsOptions
 from providers.aws.refusals import wrong_kind_of_key
 from providers.aws.transport import Transport
@@ -173,9 +173,16 @@ class AwsProvider(Backend, Encrypts, Signs, GeneratesKeys, ImportsKeys, DeletesK
             wipe(material)
 
     async def delete_key(self, key: str) -> None:
-        """Have a key deleted after `hsm.deletionWindow` days; AWS KMS can cancel it until then. Raises NotFound."""
+        """Have a key deleted after `hsm.deletionWindow` days; AWS KMS can cancel it until then.
+
+        Raises NotFound; InputRefused for a key that is configured, since it would serve no more from that moment on.
+        """
         window = self._options.deletion_window
-        await self.bounded("delete_key", lambda: self._ask(lambda kms: custody.schedule_deletion(kms, key, window)))
+
+        async def call(kms: KmsClient) -> None:
+            await custody.schedule_deletion(kms, key, window, frozenset({self._in_use(), *self._retired}))
+
+        await self.bounded("delete_key", lambda: self._ask(call))
 
     async def get_audit_logs(self, since: datetime, until: datetime, limit: int = 1000) -> Sequence[AuditRecord]:
         """CloudTrail's events about the key, minutes late; what this process recorded where they may not be read."""
@@ -256,11 +263,13 @@ class AwsProvider(Backend, Encrypts, Signs, GeneratesKeys, ImportsKeys, DeletesK
 
     def _require_ours(self, kek: str) -> None:
         """Whoever can write the keystore could otherwise name a key of their own account, and a data key they know."""
-        if account_of(kek) == account_of(self._in_use()) or kek in self._retired:
+        # an alias would mean another key tomorrow, and the answer could not be held against it
+        named = is_key_arn(addressed(kek, "any-region-1"))
+        if named and (account_of(kek) == account_of(self._in_use()) or kek in self._retired):
             return
         raise NotFound(
-            f"this data key was wrapped under {kek}, a key of another account than {self._in_use()}: name it in "
-            "hsm.retiredKeks if it is yours"
+            f"this data key was wrapped under {kek}, which is no key of the account of {self._in_use()}: name its ARN "
+            "in hsm.retiredKeks if it is yours"
         )
 
     def _adopt(self, facts: KeyFacts) -> None:

@@ -54,8 +54,11 @@ _KINDS: Final = {
 class KeyLifecycle:
     """Makes and ends keys of one key ring. Each call runs through `bounded`."""
 
-    def __init__(self, service: CloudKms, ring: str, options: GcpOptions, bounded: Bounded) -> None:
+    def __init__(
+        self, service: CloudKms, ring: str, options: GcpOptions, bounded: Bounded, in_use: frozenset[str]
+    ) -> None:
         self._service = service
+        self._in_use = in_use
         self._ring = ring
         self._options = options
         self._bounded = bounded
@@ -101,10 +104,12 @@ class KeyLifecycle:
 
     async def destroy(self, key: str) -> None:
         """Schedule the end of one version, or of all versions when `key` names none. Raises NotFound."""
+        name = names.crypto_key(key, self._ring)
+        if key in self._in_use or (name in self._in_use and not names.has_version(key)):
+            raise InputRefused(f"{key} is configured: data keys under it would be lost; take it out of hsm first")
         if names.has_version(key):
             await self._call("destroy_crypto_key_version", {"name": key})
             return
-        name = names.crypto_key(key, self._ring)
         versions = await self._bounded("delete_key", lambda: self._living(name))
         if not versions:
             raise NotFound(f"{name} has no version left to destroy")

@@ -279,7 +279,9 @@ class GcpProvider(Backend, GeneratesKeys, ImportsKeys, DeletesKeys, Encrypts, Si
         await self.initialize()
         from providers.gcp.lifecycle import KeyLifecycle
 
-        return KeyLifecycle(self._open_service(), self._ring, self._options, self.bounded)
+        return KeyLifecycle(
+            self._open_service(), self._ring, self._options, self.bounded, self._unwraps | {self._kek or ""}
+        )
 
     def _signs(self) -> Signing:
         if self._signing is None:

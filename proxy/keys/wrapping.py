@@ -7,7 +7,17 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, TypeVar
 
-from providers import DATA_KEY_BYTES, ForeignWrap, PoolUsage, Provider, Tampered, Timeout, WrapContext, WrappedKey
+from providers import (
+    DATA_KEY_BYTES,
+    ForeignWrap,
+    PoolUsage,
+    Provider,
+    RetryableError,
+    Tampered,
+    Timeout,
+    WrapContext,
+    WrappedKey,
+)
 from providers.wiping import wipe
 from proxy.deadline import within
 from proxy.keyring import DataKey, Purpose, Scope, Wrap, utc_now
@@ -84,7 +94,9 @@ class Wrapping:
             try:
                 secret = await self._call(partial(_unwrap, wrapped, context), patience)
             except Exception as unwrapping:
-                error = unwrapping
+                # what may pass by itself counts: a damaged second wrap is no reason to give the first one up
+                if not isinstance(error, RetryableError):
+                    error = unwrapping
                 continue
             if len(secret) != DATA_KEY_BYTES:
                 wipe(secret)

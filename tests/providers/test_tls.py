@@ -41,6 +41,7 @@ def certificate(folder: Path, name: str, password: bytes | None = None) -> tuple
     (folder / f"{name}.key").write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, protection)
     )
+    (folder / f"{name}.key").chmod(0o600)
     return folder / f"{name}.crt", folder / f"{name}.key"
 
 
@@ -97,6 +98,7 @@ def test_a_client_certificate_is_shown(tmp_path: Path) -> None:
     ours, key = certificate(tmp_path, "client")
     both = tmp_path / "both.pem"
     both.write_bytes(ours.read_bytes() + key.read_bytes())
+    both.chmod(0o600)
     peer = server(tmp_path, ask_for=ours)
     for settings in (
         tls({"caFile": "server.crt", "certificateFile": "client.crt", "keyFile": "client.key"}),
@@ -107,11 +109,30 @@ def test_a_client_certificate_is_shown(tmp_path: Path) -> None:
         shake(client_context(tls({"caFile": "server.crt"}), tmp_path), peer)
 
 
+def test_a_private_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    ours, key = certificate(tmp_path, "client")
+    key.chmod(0o640)
+    (tmp_path / "both.pem").write_bytes(ours.read_bytes() + key.read_bytes())
+    (tmp_path / "both.pem").chmod(0o644)
+    for settings in ({"certificateFile": "client.crt", "keyFile": "client.key"}, {"certificateFile": "both.pem"}):
+        with pytest.raises(CredentialsInvalid, match="chmod 600"):
+            client_context(tls(settings), tmp_path)
+
+
+def test_session_secrets_are_logged_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+    peer = server(tmp_path)
+    assert shake(client_context(tls({"caFile": "server.crt"}), tmp_path), peer)
+    logged = tmp_path / "keys"
+    assert not logged.exists() or "CLIENT" not in logged.read_text()
+
+
 def test_files_that_cannot_work_are_told_apart_from_a_server_that_does_not(tmp_path: Path) -> None:
     certificate(tmp_path, "one")
     certificate(tmp_path, "two")
     certificate(tmp_path, "locked", password=b"passphrase")
     (tmp_path / "text").write_text("not PEM")
+    (tmp_path / "one.crt").chmod(0o600)
     for settings in (
         tls({"caFile": "absent"}),
         tls({"caFile": "text"}),

@@ -155,6 +155,26 @@ async def test_a_key_of_another_account_unwraps_only_when_it_is_named(
     await retiring.close()
 
 
+async def test_a_grant_made_a_moment_ago_is_no_tampering(service: Scripted, provider: Provider) -> None:
+    refused = iter([error("AccessDeniedException")])
+    good, dry = service.replies["Decrypt"], error("DryRunOperationException")
+    assert isinstance(good, bytes)
+    service.replies["Decrypt"] = lambda asked: dry if asked.get("DryRun") else next(refused, good)
+    assert await provider.unwrap_key(WRAPPED, CONTEXT) == DATA_KEY
+
+
+async def test_an_endpoint_of_the_environment_is_judged_too(
+    service: Scripted, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", "http://kms.attacker.example:8080")
+    hsm = service.hsm()
+    del hsm["connection"]["endpoint"]
+    provider = create(hsm, tmp_path)
+    with pytest.raises(ConfigurationInvalid, match="must be https"):
+        await provider.initialize()
+    await provider.close()
+
+
 async def test_decrypt_is_told_the_key(service: Scripted, provider: Provider) -> None:
     assert await provider.unwrap_key(WRAPPED, CONTEXT) == DATA_KEY
     assert service.asked[-1] == (

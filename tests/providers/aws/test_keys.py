@@ -195,16 +195,21 @@ async def test_material_of_another_length_is_refused_and_wiped(provider: AwsProv
 
 async def test_deletion_is_scheduled_and_seen(provider: AwsProvider, ministack_rig: AwsRig) -> None:
     wrapped = await provider.wrap_key(bytes(32), CONTEXT)
-    hsm = {**ministack_rig.hsm(), "deletionWindow": 9}
-    deleting = ministack_rig.made_of(hsm)
-    await deleting.delete_key(ministack_rig.alias)
+    for name in (ministack_rig.alias, wrapped.kek):
+        with pytest.raises(InputRefused, match="is configured"):
+            await provider.delete_key(name)
+    ministack_rig.rotate()
+    deleting = ministack_rig.made_of({**ministack_rig.hsm(), "deletionWindow": 9})
+    await deleting.delete_key(wrapped.kek)
     await deleting.close()
     facts = ministack_rig.aws.ask("kms", "describe_key", KeyId=wrapped.kek)["KeyMetadata"]
     assert facts["KeyState"] == "PendingDeletion"
     assert timedelta(days=8) < facts["DeletionDate"] - datetime.now(UTC) <= timedelta(days=9)
     with pytest.raises(KeyDisabled):
         await provider.unwrap_key(wrapped, CONTEXT)
-    assert "cancel the deletion" in (await provider.health_check()).detail
+    pinned = ministack_rig.made_of({**ministack_rig.hsm(), "kek": wrapped.kek})
+    assert "cancel the deletion" in (await pinned.health_check()).detail
+    await pinned.close()
     with pytest.raises(NotFound):
         await provider.delete_key("alias/nobody")
 

@@ -60,7 +60,7 @@ async def test_the_policy_of_the_page_allows_nothing_else(policed: ServedAws, tm
     deleting = provider.capability(DeletesKeys)
     assert deleting is not None
     with pytest.raises(Denied, match="ScheduleKeyDeletion"):
-        await deleting.delete_key(policed.key)
+        await deleting.delete_key(policed.ask("kms", "create_key")["KeyMetadata"]["KeyId"])
     await provider.close()
 
 

@@ -152,14 +152,22 @@ async def test_deleting_schedules_one_version_or_all(rig: GcpRig, provider: GcpP
     wrapped = await provider.wrap_key(os.urandom(32), CONTEXT)
     for _ in range(3):
         rig.rotate()
+    with pytest.raises(InputRefused, match="is configured"):
+        await provider.delete_key(wrapped.kek)
+    await provider.wrap_key(os.urandom(32), CONTEXT)  # under the newest version, which is now the one in use
     await provider.delete_key(wrapped.kek)
     assert rig.google.order("key", key=rig.key)["states"] == ["DESTROY_SCHEDULED", *["ENABLED"] * 3]
     with pytest.raises(KeyDisabled, match="scheduled"):
         await provider.unwrap_key(wrapped, CONTEXT)
-    await provider.delete_key(rig.key)
-    assert set(rig.google.order("key", key=rig.key)["states"]) == {"DESTROY_SCHEDULED"}
+    for name in (rig.key, rig.key.rpartition("/")[2]):
+        with pytest.raises(InputRefused, match="is configured"):
+            await provider.delete_key(name)
+    made = await provider.generate_key(KeySpecification("short-lived", "wrap", "AES-256"))
+    name = made.key.partition("/cryptoKeyVersions/")[0]
+    await provider.delete_key(name)
+    assert set(rig.google.order("key", key=name)["states"]) == {"DESTROY_SCHEDULED"}
     with pytest.raises(NotFound, match="no version left"):
-        await provider.delete_key(rig.key.rpartition("/")[2])
+        await provider.delete_key("short-lived")
     with pytest.raises(NotFound):
         await provider.delete_key("nobody-made-it")
 
