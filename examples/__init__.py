@@ -1,0 +1,1 @@
+"""Small applications that run, one a folder."""

@@ -1,0 +1,1 @@
+"""A register of persons whose personal columns are encrypted; see README.md."""
