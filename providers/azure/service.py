@@ -17,7 +17,7 @@ from providers.azure.connections import PooledTransport, proxy_of
 from providers.azure.identity import is_managed_identity, source
 from providers.azure.key_vault import KeyVault
 from providers.azure.names import KeyName
-from providers.azure.options import SIGNED_OAEP, AzureOptions
+from providers.azure.options import OAEP, SIGNED_OAEP, AzureOptions
 from providers.azure.signatures import Signatures
 from providers.azure.tokens import Tokens
 from providers.azure.wraps import Wraps
@@ -42,7 +42,8 @@ class Service:
         self.mechanism = options.wraps_with
         self._options = options
         self._signatures = Signatures(vault, options.signing)
-        self.wraps = Wraps(vault, self._signatures, accept_unsigned=options.accept_unsigned or not self.signs)
+        accept_unsigned = options.accept_unsigned or self.mechanism == OAEP
+        self.wraps = Wraps(vault, self._signatures, accept_unsigned=accept_unsigned)
         self._kek: Bundle | None = None
         self._signing: KeyName | None = None
         self._probe: tuple[KeyName, bytes, bytes] | None = None  # under which version, the wrap, the 32 bytes

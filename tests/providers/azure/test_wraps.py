@@ -255,6 +255,23 @@ async def test_unsigned_wraps_are_read_where_the_configuration_says_so(on_vault:
     assert (await wrapped_by(on_vault)).mechanism == "RSA-OAEP-256+ES256"
 
 
+@pytest.mark.parametrize("mechanism", ["A256GCM", "A256KW"])
+async def test_who_wraps_with_a_symmetric_key_refuses_unsigned_wraps_too(on_hsm: AzureRig, mechanism: str) -> None:
+    """A retired RSA key has a public part: whoever writes the keystore would name it."""
+    on_hsm.served.do("forget", name="old")
+    body = {"kty": "RSA-HSM", "key_size": 2048, "key_ops": ["wrapKey", "unwrapKey"]}
+    kek = on_hsm.served.do("create", name="old", body=body)["key"]["kid"]
+    forged = private(on_hsm.served, kek).public_key().encrypt(payload(b"\x66" * 32), OAEP)
+    row = WrappedKey("AZURE_KEY_VAULT", kek, "RSA-OAEP-256", forged)
+    on_hsm.settings |= {"mechanism": mechanism, "retiredKeks": ["old"]}
+    on_hsm.served.do("seen")
+    with pytest.raises(Tampered, match="acceptUnsigned"):
+        await unwrapped_by(on_hsm, row)
+    assert not any("unwrapkey" in request for request in on_hsm.served.do("seen"))
+    on_hsm.settings["acceptUnsigned"] = True
+    assert await unwrapped_by(on_hsm, row) == b"\x66" * 32
+
+
 @pytest.mark.parametrize(
     "kek",
     [
