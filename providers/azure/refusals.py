@@ -3,6 +3,7 @@
 | status | code, or inner code                              | here                                            |
 |--------|--------------------------------------------------|-------------------------------------------------|
 | 400    | BadParameter of unwrapkey and decrypt            | Tampered                                        |
+| 400    | none: the answer of something in between         | Unavailable                                     |
 | 400    | others                                           | InputRefused                                    |
 | 401    |                                                  | CredentialsInvalid                              |
 | 403    | KeyDisabled, KeyNotYetValidOrExpired             | KeyDisabled                                     |
@@ -43,6 +44,7 @@ from providers.errors import (
 
 OPENING: Final = frozenset({"unwrapkey", "decrypt"})
 
+_NO_CODE: Final = "no error code"
 _DISABLED: Final = {
     "KeyDisabled": "is disabled: enable that version, or restore access to it",
     "KeyNotYetValidOrExpired": "is outside its validity (nbf, exp): rotate it, or extend the version's validity",
@@ -101,7 +103,9 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _bad_request(operation: str, asked: str, code: str) -> ProviderError:
-    if operation in OPENING:
+    if code == _NO_CODE:
+        return Unavailable(f"{asked} failed with HTTP status 400 ({code}): is a gateway or proxy in between?")
+    if operation in OPENING and code == "BadParameter":
         return Tampered(
             f"{asked} is refused: the wrap's bytes were changed, or it belongs to another data key, keyring, partition "
             "or purpose; restore that keystore row from a backup"
@@ -120,9 +124,9 @@ def _codes(content: bytes) -> tuple[str, str]:
     try:
         error: Any = json.loads(content)["error"]
         inner = error.get("innererror") or {}
-        return _word(error.get("code")), _word(inner.get("code"))
+        return _word(error.get("code")) or _NO_CODE, _word(inner.get("code"))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return "no error code", ""
+        return _NO_CODE, ""
 
 
 def _word(code: object) -> str:

@@ -145,7 +145,7 @@ async def test_a_token_that_ends_soon_is_renewed_behind_the_calls(rig: AzureRig)
     for _ in range(5):
         started = time.monotonic()
         assert await provider.unwrap_key(wrapped, CONTEXT) == KEY
-        assert time.monotonic() - started < 1, "the token is good: nobody waits for the next one"
+        assert time.monotonic() - started < 3, "the token is good: nobody waits for the next one"
     rig.served.do("lifetime", seconds=3600)
     await provider.close()
 
@@ -176,7 +176,7 @@ async def test_a_token_endpoint_that_hangs_is_bounded(rig: AzureRig) -> None:
     started = time.monotonic()
     with pytest.raises(ProviderError):
         await provider.initialize()
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 3
     await provider.close()
 
 
@@ -264,7 +264,7 @@ async def test_an_identity_endpoint_that_hangs_is_bounded(rig: AzureRig, monkeyp
     hsm = with_credentials(rig, "IAM_ROLE") | {"performance": {"requestTimeout": 400}}
     started = time.monotonic()
     await refuses(rig, hsm, ProviderError, "requestTimeout")
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 3
 
 
 @pytest.mark.parametrize("configured", [True, False])
