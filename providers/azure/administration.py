@@ -20,7 +20,7 @@ from providers.azure.key_vault import KeyVault, base64url, binary
 from providers.azure.names import KeyName
 from providers.azure.options import A256GCM, SIGNED_OAEP, AzureOptions
 from providers.capabilities import KeySpecification
-from providers.errors import InputRefused, NotFound, ProviderError
+from providers.errors import InputRefused, NotFound, ProviderError, RetryableError, Throttled
 from providers.wiping import wipe
 
 EXCHANGE_BITS: Final = 4096  # of the key that carries a key into the HSM
@@ -44,9 +44,9 @@ async def generate(vault: KeyVault, options: AzureOptions, specification: KeySpe
         "key_ops": _operations(kind, specification, options),
         **_management(specification),
     }
-    made = bundles.read(await vault.ask("POST", f"{key.path}/create", "create", body), key)
+    made = await _make(vault, key, "POST", f"{key.path}/create", "create", body)
     if specification.use == "wrap" and options.rotate_after is not None:
-        await _rotate_after(vault, key, options.rotate_after)
+        await _rotate_after(vault, made.name, options.rotate_after)
     return made
 
 
@@ -72,19 +72,32 @@ async def bring(vault: KeyVault, options: AzureOptions, specification: KeySpecif
             "key_ops": _operations(kind, specification, options),
             "key_hsm": base64url(blob).decode(),
         }
-        answer = await vault.ask("PUT", key.path, "import", {"key": jwk, **_management(specification)})
-        return bundles.read(answer, key)
+        return await _make(vault, key, "PUT", key.path, "import", {"key": jwk, **_management(specification)})
     finally:
         vault.afterwards(_discard(vault, exchange))  # not in the caller's time, which may be over
 
 
-async def delete(vault: KeyVault, key: KeyName) -> None:
-    """Delete a key with all its versions. The service keeps it, recoverable, until the date that is logged."""
-    answer = await vault.ask("DELETE", key.at(None).path, "delete")
+async def delete(vault: KeyVault, options: AzureOptions, key: KeyName) -> None:
+    """Delete a key with all its versions. The service keeps it, recoverable, until the date that is logged.
+
+    Raises InputRefused for a version's name and for keys without which stored wraps do not open.
+    """
+    if key.version is not None:
+        raise InputRefused(
+            f"the service deletes all versions of a key at once, and never {key} alone: disable that version, or name "
+            "the key without a version"
+        )
+    serving = {options.key.name, options.signing.name, *options.retired}
+    if key.name.lower() in {name.lower() for name in serving}:  # the service's names know no case
+        raise InputRefused(
+            f"{key} is in use: wraps under it are lost with it; take it out of hsm.kek, hsm.signingKey and "
+            "hsm.retiredKeks first"
+        )
+    answer = await vault.ask("DELETE", key.path, "delete")
     recovery = (answer.get("attributes") or {}).get("recoveryLevel")
     _log.warning(
         "AZURE_KEY_VAULT: deleted %s, recoverable until %s (Unix time), recovery level %s",
-        key.at(None),
+        key,
         answer.get("scheduledPurgeDate"),
         recovery,
     )
@@ -119,9 +132,29 @@ async def _require_new(vault: KeyVault, key: KeyName) -> None:
     raise InputRefused(f"{key} exists, and making it again would make a new version of it: choose another label")
 
 
-async def _rotate_after(vault: KeyVault, key: KeyName, time: str) -> None:
+async def _make(vault: KeyVault, key: KeyName, method: str, path: str, what: str, body: Mapping[str, Any]) -> Bundle:
+    """Send what makes `key`. An answer that was lost is not retried: the key may be there, and would be refused."""
+    try:
+        return bundles.read(await vault.ask(method, path, what, body), key)
+    except Throttled:
+        raise  # before anything was made
+    except RetryableError as error:
+        raise ProviderError(
+            f"whether {key} was made is not known ({error}): see whether it is there; if so, use it, or delete it and "
+            "choose another label"
+        ) from error
+
+
+async def _rotate_after(vault: KeyVault, made: KeyName, time: str) -> None:
     action = {"trigger": {"timeAfterCreate": time}, "action": {"type": "Rotate"}}
-    await vault.ask("PUT", f"{key.path}/rotationpolicy", "rotationpolicy", {"lifetimeActions": [action]})
+    path = f"{made.at(None).path}/rotationpolicy"
+    try:
+        await vault.ask("PUT", path, "rotationpolicy", {"lifetimeActions": [action]})
+    except ProviderError as error:
+        raise ProviderError(
+            f"{made} was made, but has no rotation policy ({error}): set one (az keyvault key rotation-policy update), "
+            "or delete the key"
+        ) from error
 
 
 def _label(specification: KeySpecification) -> str:

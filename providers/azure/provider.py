@@ -173,10 +173,13 @@ class AzureKeyVaultProvider(
             wipe(material)
 
     async def delete_key(self, key: str) -> None:
-        """Delete all versions of a key. The service keeps them recoverable for a time: the log says until when."""
+        """Delete all versions of a key. The service keeps them recoverable for a time: the log says until when.
+
+        Raises InputRefused for one version, and for the keys that this configuration serves with.
+        """
 
         async def call(service: Service) -> None:
-            await _loaded("administration").delete(service.vault, self._named(key))
+            await _loaded("administration").delete(service.vault, self._options, self._named(key))
 
         await self.bounded("delete_key", lambda: self._ask(call))
 

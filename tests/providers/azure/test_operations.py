@@ -222,13 +222,75 @@ async def test_deleting_is_soft_and_says_until_when(on_hsm: AzureRig, caplog: py
     provider = await opened(on_hsm)
     made = await provider.generate_key(KeySpecification("made", "wrap", "AES-256"))
     with caplog.at_level(logging.WARNING):
-        await provider.delete_key(made.key)
+        await provider.delete_key("made")
     assert "recoverable until" in caplog.text
-    for name in ("made", made.key, "no such key", "nobody"):
+    for name in ("made", made.key.rpartition("/")[0], "no such key", "nobody"):
         with pytest.raises(NotFound):
             await provider.delete_key(name)
     with pytest.raises(InputRefused, match="recover or purge"):
         await provider.generate_key(KeySpecification("made", "wrap", "AES-256"))
+    await provider.close()
+
+
+async def test_one_version_alone_is_not_deleted(on_hsm: AzureRig) -> None:
+    forget(on_hsm, "made")
+    provider = await opened(on_hsm)
+    made = await provider.generate_key(KeySpecification("made", "wrap", "AES-256"))
+    on_hsm.served.do("seen")
+    for name in (made.key, made.key.partition("/keys/")[2]):
+        with pytest.raises(InputRefused, match="all versions"):
+            await provider.delete_key(name)
+    assert on_hsm.served.do("seen") == []
+    await provider.close()
+
+
+@pytest.mark.parametrize("name", ["keyside", "KEYSIDE", "keyside-signing", "old"])
+async def test_keys_that_serve_are_not_deleted(on_vault: AzureRig, name: str) -> None:
+    on_vault.settings["retiredKeks"] = ["old"]
+    provider = await opened(on_vault)
+    on_vault.served.do("seen")
+    for named in (name, f"{on_vault.served.urls['vault']}/keys/{name}"):
+        with pytest.raises(InputRefused, match=r"hsm\.kek"):
+            await provider.delete_key(named)
+    assert on_vault.served.do("seen") == []
+    await provider.close()
+
+
+@pytest.mark.parametrize("imported", [False, True])
+@pytest.mark.parametrize("fault", [{"status": 503}, {"body": "<html>"}], ids=str)
+async def test_a_key_whose_making_was_not_answered_is_named(
+    on_hsm: AzureRig, imported: bool, fault: dict[str, Any]
+) -> None:
+    """Trying again would only find that it exists."""
+    forget(on_hsm, "made")
+    provider = await opened(on_hsm)
+    path = "PUT /keys/made$" if imported else "POST /keys/made/create$"
+    on_hsm.served.do("fault", path=f"^vault {path}", **fault)
+    specification = KeySpecification("made", "wrap", "AES-256")
+    on_hsm.served.do("seen")
+    with pytest.raises(ProviderError, match=r"/keys/made was made is not known") as failed:
+        await (provider.import_key(specification, bytearray(KEY)) if imported else provider.generate_key(specification))
+    assert not failed.value.retryable
+    assert sum(bool(re.search(path, request)) for request in on_hsm.served.do("seen")) == 1
+    await provider.close()
+
+
+async def test_a_key_that_is_throttled_is_made_at_the_next_attempt(on_hsm: AzureRig) -> None:
+    forget(on_hsm, "made")
+    provider = await opened(on_hsm)
+    on_hsm.served.do("fault", path="/keys/made/create$", status=429, body="{}")
+    assert (await provider.generate_key(KeySpecification("made", "wrap", "AES-256"))).key
+    await provider.close()
+
+
+@pytest.mark.parametrize("status", [403, 429, 503])
+async def test_a_made_key_without_its_rotation_policy_is_named(on_hsm: AzureRig, status: int) -> None:
+    forget(on_hsm, "made")
+    provider = await opened(on_hsm)
+    on_hsm.served.do("fault", path="PUT /keys/made/rotationpolicy$", status=status, body="{}")
+    with pytest.raises(ProviderError, match=r"/keys/made/[0-9a-f]{32} was made, .*rotation policy") as failed:
+        await provider.generate_key(KeySpecification("made", "wrap", "AES-256"))
+    assert not failed.value.retryable
     await provider.close()
 
 
