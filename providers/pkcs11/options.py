@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 
 from providers.errors import NotFound, Problem
 from providers.options import SECTION, RemoteOptions, Section, Text
-from providers.pkcs11.names import canonical
+from providers.pkcs11.names import KeyName, canonical, covers, label_of
 from providers.pkcs11.vendors import VENDORS, Mechanism, Vendor
 from providers.secrets import CredentialData, SecretSource
 
@@ -59,12 +59,21 @@ class Pkcs11Options(RemoteOptions):
     # the base class knows the four types that all back ends share; here are the two that a token understands
     credentials: Annotated[TokenCredentials | CertificateCredentials, Field(discriminator="type")]  # type: ignore[assignment]
     kek: Kek = "keyside"
+    retired_keks: tuple[Kek, ...] = Field(default=(), strict=False)  # labels; unwrap what they wrapped, wrap nothing
     mechanism: Literal["AUTO", Mechanism] = "AUTO"
 
     @property
     def vendor(self) -> Vendor:
         """The maker's row in the table."""
         return VENDORS[self.provider]
+
+    def unwraps(self, name: KeyName) -> bool:
+        """Whether data keys may have been wrapped under it: any key of the label in use, or a retired one."""
+        return name.label == label_of(self.kek) or self.is_retired(name)
+
+    def is_retired(self, name: KeyName) -> bool:
+        """Whether it is named, by its label or whole, among those that wrap nothing new."""
+        return any(covers(kek, name) for kek in self.retired_keks)
 
     @property
     def token_label(self) -> str | None:

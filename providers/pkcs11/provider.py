@@ -110,9 +110,16 @@ class Pkcs11Provider(
         return await self.on_session(wrap)
 
     async def _unwrap(self, wrapped: WrappedKey, context: WrapContext) -> bytearray:
+        name = KeyName.parse(wrapped.kek)
+        if not self._options.unwraps(name):
+            # whoever may encrypt under another key of the token, and write the keystore, would choose our data keys
+            raise NotFound(
+                f"this was wrapped under {str(name)!r}, which is neither a key of hsm.kek's label nor one of "
+                "hsm.retiredKeks: name it there if it is yours"
+            )
         associated = context.authenticated()
         return await self.on_session(
-            lambda device, held: device.open(held, wrapped.kek, wrapped.mechanism, wrapped.blob, associated)
+            lambda device, held: device.open(held, str(name), wrapped.mechanism, wrapped.blob, associated)
         )
 
     async def encrypt(
@@ -171,12 +178,14 @@ class Pkcs11Provider(
             own.give_up()
 
     async def delete_key(self, key: str) -> None:
-        """Destroy a key at once and for good; the one in use is refused. Raises NotFound, InputRefused."""
+        """Destroy a key at once and for good; those in use and retired are refused. Raises NotFound, InputRefused."""
 
         def destroy(device: Device, session: Any) -> None:
             from providers.pkcs11 import keys
 
             name = KeyName.parse(key)
+            if self._options.is_retired(name):
+                raise InputRefused(f"data keys are wrapped under {name}: without it their data is lost")
             device.guard(session, name)
             keys.destroy(session, name)
 

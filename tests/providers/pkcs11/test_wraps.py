@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CBC
 from cryptography.hazmat.primitives.keywrap import aes_key_unwrap, aes_key_unwrap_with_padding
 from pkcs11 import Attribute, KeyType, PKCS11Error
 
-from providers import Encrypts, Tampered, WrapContext
+from providers import Encrypts, InputRefused, NotFound, Tampered, WrapContext
 from providers.pkcs11.device import Device, Held
 from providers.pkcs11.mechanisms import Gcm, KeyWrap, ckm, sealing
 from providers.pkcs11.provider import Pkcs11Provider
@@ -105,6 +105,52 @@ async def test_the_mechanism_of_the_row_unwraps_whatever_is_configured(token: Se
     wrapped = await old.wrap_key(key, CONTEXT)
     await old.close()
     new = TokenRig(token).make()
+    assert await new.unwrap_key(wrapped, CONTEXT) == key
+    await new.close()
+
+
+async def test_another_key_of_the_token_chooses_no_data_keys(
+    token: ServedSoftHsm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for identity in ("0a", "0b"):
+        token.order("generate", "of others", identity)
+    others = TokenRig(token, kek="of others").make()
+    key = os.urandom(32)
+    wrapped = await others.wrap_key(key, CONTEXT)
+    await others.close()
+
+    asked: list[str] = []
+    good = Device.open
+
+    def counting(device: Device, held: Held, name: str, *rest: Any) -> bytearray:
+        asked.append(name)
+        return good(device, held, name, *rest)
+
+    monkeypatch.setattr(Device, "open", counting)
+    for retired in ((), ("of", "of others too"), ("of others#0a",)):
+        ours = TokenRig(token, retiredKeks=list(retired)).make()
+        with pytest.raises(NotFound, match="retiredKeks"):
+            await ours.unwrap_key(wrapped, CONTEXT)
+        await ours.close()
+    assert asked == []
+    for entry in ("of others", "of others#0B"):
+        ours = TokenRig(token, retiredKeks=[entry]).make()
+        assert isinstance(ours, Pkcs11Provider)
+        assert await ours.unwrap_key(wrapped, CONTEXT) == key
+        with pytest.raises(InputRefused, match="data is lost"):
+            await ours.delete_key("of others#0B")
+        await ours.close()
+    assert asked == ["of others#0b"] * 2
+
+
+async def test_a_pinned_key_still_unwraps_for_its_label(token: ServedSoftHsm) -> None:
+    token.order("generate", "pinned", "0a")
+    token.order("generate", "pinned", "0b")
+    old = TokenRig(token, kek="pinned#0A").make()
+    key = os.urandom(32)
+    wrapped = await old.wrap_key(key, CONTEXT)
+    await old.close()
+    new = TokenRig(token, kek="pinned#0b").make()
     assert await new.unwrap_key(wrapped, CONTEXT) == key
     await new.close()
 
