@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -113,17 +113,20 @@ class Device:
         held = Held(self, session, time.monotonic())
         try:
             label = self.choice.kek
-            self.kek = label if "#" in label else keys.current_name(session, label)
+            self.kek = label if "#" in label else self._current(session)
             self._sealing, self._canary = self._working(held)
             self._seen = frozenset(held.found)
         finally:
             close_quietly([session])
 
+    def _current(self, session: Session) -> str:
+        capable = [name for name in self._considered if self._candidate(name) is not None]
+        return keys.current_name(session, self.choice.kek, paired=capable == [keys.PAIRED])
+
     def first_offered(self) -> Mechanism:
         """The best mechanism that the token offers, whatever its keys allow. Raises ConfigurationInvalid."""
-        for name in [self.choice.mechanism] if self.choice.mechanism else PREFERENCE:
-            candidate = sealing(name, self._offered, self.choice.vendor)
-            if candidate is not None and self._capable(candidate):
+        for name in self._considered:
+            if self._candidate(name) is not None:
                 return name
         raise ConfigurationInvalid(
             [Problem(f"{SECTION}.mechanism", f"token {self.token.label!r} offers no mechanism that authenticates")]
@@ -131,9 +134,9 @@ class Device:
 
     def _working(self, held: Held) -> tuple[Sealing, bytes]:
         reasons = []
-        for name in [self.choice.mechanism] if self.choice.mechanism else PREFERENCE:
-            candidate = sealing(name, self._offered, self.choice.vendor)
-            if candidate is None or not self._capable(candidate):
+        for name in self._considered:
+            candidate = self._candidate(name)
+            if candidate is None:
                 reasons.append(f"{name}: not offered")
                 continue
             try:
@@ -154,9 +157,17 @@ class Device:
             ]
         )
 
-    def _capable(self, candidate: Sealing) -> bool:
-        flags = self.token.slot.get_mechanism_info(candidate.ckm).flags
-        return candidate.needs & flags == candidate.needs
+    @property
+    def _considered(self) -> Sequence[Mechanism]:
+        return (self.choice.mechanism,) if self.choice.mechanism else PREFERENCE
+
+    def _candidate(self, name: Mechanism) -> Sealing | None:
+        """The mechanism, where the token offers it for all that it is needed for."""
+        found = sealing(name, self._offered, self.choice.vendor)
+        if found is None:
+            return None
+        flags = self.token.slot.get_mechanism_info(found.ckm).flags
+        return found if found.needs & flags == found.needs else None
 
     def _tried(self, held: Held, candidate: Sealing) -> bytes:
         probe = os.urandom(_CANARY_BYTES)
@@ -188,7 +199,7 @@ class Device:
         """Refuse to destroy the key that wraps, or that will at the next opening. Raises InputRefused."""
         in_use = {self.kek}
         if self.choice.kek == name.label:
-            in_use.add(keys.current_name(session, name.label))
+            in_use.add(self._current(session))
         if str(name) in in_use:
             raise InputRefused(f"{name} is in use: make a newer key and let it take over first")
 

@@ -6,14 +6,17 @@ unwrap what they wrapped.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1
-from pkcs11 import MGF, Attribute, KeyType, MechanismFlag, ObjectClass, Session
+from pkcs11 import MGF, Attribute, KeyType, MechanismFlag, ObjectClass, PKCS11Error, Session
 from pkcs11 import Mechanism as Ckm
 from pkcs11.util.ec import encode_named_curve_parameters
 
@@ -27,6 +30,10 @@ ID_BYTES: Final = 8
 AES_KEY_BYTES: Final = 32
 MAC_KEY_BITS: Final = 256
 TRANSPORT_BITS: Final = 3072
+PAIRED: Final = "AES-256-CBC-HMAC-SHA256"
+"""The mechanism whose keys are pairs: an AES key, and a MAC key with its label and CKA_ID."""
+
+_log = logging.getLogger(__name__)
 
 _NEVER_LEAVES: Final = {
     Attribute.PRIVATE: True,
@@ -38,13 +45,20 @@ _CURVES: Final = {"EC-P256": SECP256R1.name, "EC-P384": SECP384R1.name}
 SIGNING_ALGORITHMS: Final = tuple(_CURVES)
 
 
-def current_name(session: Session, label: str) -> str:
-    """The name of the key that wraps now. Raises NotFound, ConfigurationInvalid."""
-    identities = [
-        bytes(key[Attribute.ID])
-        for key in _objects(session, {Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.LABEL: label})
-        if key[Attribute.KEY_TYPE] == KeyType.AES
-    ]
+def current_name(session: Session, label: str, *, paired: bool = False) -> str:
+    """The name of the key that wraps now. Raises NotFound, ConfigurationInvalid.
+
+    `paired`: only keys with a MAC key are meant. One without is what a broken attempt to make a pair left behind.
+    """
+    found = _objects(session, {Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.LABEL: label})
+    of_type = [(key[Attribute.KEY_TYPE], bytes(key[Attribute.ID])) for key in found]
+    partners = {identity for key_type, identity in of_type if key_type == KeyType.GENERIC_SECRET}
+    everything = [identity for key_type, identity in of_type if key_type == KeyType.AES]
+    identities = [identity for identity in everything if identity in partners] if paired else everything
+    if everything and not identities:
+        raise NotFound(
+            f"no AES key labelled {label!r} has a MAC key of its CKA_ID: make a pair (docs/providers/pkcs11.md)"
+        )
     if not identities:
         raise NotFound(
             f"the token has no AES key labelled {label!r} that this PIN can see: make one (docs/providers/pkcs11.md), "
@@ -76,18 +90,19 @@ def find_key(session: Session, name: str, key_type: KeyType, kind: ObjectClass =
 
 def generate_wrapping_key(session: Session, label: str, mechanism: Mechanism) -> str:
     """Make an AES-256 key that stays in the token, for one mechanism; with it a MAC key where that needs one."""
-    identity = _new_identity()
-    session.generate_key(
-        KeyType.AES,
-        AES_KEY_BYTES * 8,
-        id=identity,
-        label=label,
-        store=True,
-        capabilities=_uses(mechanism),
-        template=_NEVER_LEAVES,
-    )
-    _complete(session, label, identity, mechanism)
-    return str(KeyName(label, identity))
+    name = KeyName(label, _new_identity())
+    with _whole(session, name):
+        _add_partner(session, name, mechanism)
+        session.generate_key(
+            KeyType.AES,
+            AES_KEY_BYTES * 8,
+            id=name.identity,
+            label=label,
+            store=True,
+            capabilities=_uses(mechanism),
+            template=_NEVER_LEAVES,
+        )
+    return str(name)
 
 
 def import_wrapping_key(session: Session, label: str, mechanism: Mechanism, material: bytearray) -> str:
@@ -97,6 +112,14 @@ def import_wrapping_key(session: Session, label: str, mechanism: Mechanism, mate
     """
     if len(material) != AES_KEY_BYTES:
         raise InputRefused(f"an AES-256 key has {AES_KEY_BYTES} bytes")
+    name = KeyName(label, _new_identity())
+    with _whole(session, name):
+        _add_partner(session, name, mechanism)
+        _bring_in(session, name, mechanism, material)
+    return str(name)
+
+
+def _bring_in(session: Session, name: KeyName, mechanism: Mechanism, material: bytearray) -> None:
     private: Any
     public, private = session.generate_keypair(
         KeyType.RSA,
@@ -105,7 +128,6 @@ def import_wrapping_key(session: Session, label: str, mechanism: Mechanism, mate
         capabilities=MechanismFlag.WRAP | MechanismFlag.UNWRAP,
         private_template={Attribute.EXTRACTABLE: False},
     )
-    identity = _new_identity()
     try:
         numbers = rsa.RSAPublicNumbers(
             int.from_bytes(public[Attribute.PUBLIC_EXPONENT]), int.from_bytes(public[Attribute.MODULUS])
@@ -122,8 +144,8 @@ def import_wrapping_key(session: Session, label: str, mechanism: Mechanism, mate
             ObjectClass.SECRET_KEY,
             KeyType.AES,
             encrypted,
-            id=identity,
-            label=label,
+            id=name.identity,
+            label=name.label,
             store=True,
             capabilities=_uses(mechanism),
             mechanism=Ckm.RSA_PKCS_OAEP,
@@ -133,8 +155,6 @@ def import_wrapping_key(session: Session, label: str, mechanism: Mechanism, mate
     finally:
         public.destroy()
         private.destroy()
-    _complete(session, label, identity, mechanism)
-    return str(KeyName(label, identity))
 
 
 def generate_signing_key(session: Session, label: str, algorithm: str) -> str:
@@ -164,13 +184,28 @@ def destroy(session: Session, name: KeyName) -> None:
         key.destroy()
 
 
-def _complete(session: Session, label: str, identity: bytes, mechanism: Mechanism) -> None:
-    if mechanism == "AES-256-CBC-HMAC-SHA256":
+@contextmanager
+def _whole(session: Session, name: KeyName) -> Iterator[None]:
+    """Leave nothing of that new name when making it failed, whatever of it the token made and did not answer."""
+    try:
+        yield
+    except Exception:
+        try:
+            for key in _objects(session, {Attribute.LABEL: name.label, Attribute.ID: name.identity}):
+                key.destroy()
+        except PKCS11Error as error:
+            _log.warning("making key %s failed and may have left objects of that name: %s", name, type(error).__name__)
+        raise
+
+
+def _add_partner(session: Session, name: KeyName, mechanism: Mechanism) -> None:
+    """Make the MAC key of a pair: before the AES key, which alone would be current and open nothing."""
+    if mechanism == PAIRED:
         session.generate_key(
             KeyType.GENERIC_SECRET,
             MAC_KEY_BITS,
-            id=identity,
-            label=label,
+            id=name.identity,
+            label=name.label,
             store=True,
             capabilities=MechanismFlag.SIGN | MechanismFlag.VERIFY,
             mechanism=Ckm.GENERIC_SECRET_KEY_GEN,
@@ -179,7 +214,7 @@ def _complete(session: Session, label: str, identity: bytes, mechanism: Mechanis
 
 
 def _uses(mechanism: Mechanism) -> MechanismFlag:
-    if mechanism in ("AES-256-GCM", "AES-256-CBC-HMAC-SHA256"):
+    if mechanism in ("AES-256-GCM", PAIRED):
         return MechanismFlag.ENCRYPT | MechanismFlag.DECRYPT
     return MechanismFlag.WRAP | MechanismFlag.UNWRAP
 

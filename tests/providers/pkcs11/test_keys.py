@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import pytest_asyncio
@@ -14,6 +14,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, SECP384R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 from pkcs11 import Attribute, KeyType, ObjectClass
+from pkcs11.exceptions import DeviceError
 
 from providers import (
     Capability,
@@ -26,6 +27,7 @@ from providers import (
     Unavailable,
     WrapContext,
 )
+from providers.pkcs11 import keys
 from providers.pkcs11.device import Device, Held
 from providers.pkcs11.keys import find_key
 from providers.pkcs11.material import Material
@@ -123,8 +125,6 @@ async def test_a_key_brought_in_is_that_key_and_shut(provider: Pkcs11Provider, t
 async def test_a_caller_who_gives_up_never_brings_in_zeros(
     token: ServedSoftHsm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from providers.pkcs11 import keys
-
     provider = TokenRig(token).make(requestTimeout=300)
     assert isinstance(provider, Pkcs11Provider)
     await provider.initialize()
@@ -220,6 +220,80 @@ async def test_the_key_that_takes_over_next_is_kept_too(token: ServedSoftHsm) ->
     assert isinstance(successor, Pkcs11Provider)
     await successor.delete_key("taking over#0A")
     await successor.close()
+    await provider.close()
+
+
+PAIRS: Final = "AES-256-CBC-HMAC-SHA256"
+
+
+class Breaking:
+    """A session of a token that fails at one step, before it did it or after."""
+
+    def __init__(self, session: Any, step: str, *, late: bool) -> None:
+        self._session, self._step, self._late = session, step, late
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def generate_key(self, key_type: KeyType, *arguments: Any, **named: Any) -> Any:
+        return self._broken(key_type.name, self._session.generate_key, key_type, *arguments, **named)
+
+    def generate_keypair(self, *arguments: Any, **named: Any) -> Any:
+        return self._broken("RSA", self._session.generate_keypair, *arguments, **named)
+
+    def _broken(self, step: str, call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        if step == self._step and not self._late:
+            raise DeviceError
+        answer = call(*arguments, **named)
+        if step == self._step:
+            raise DeviceError
+        return answer
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(
+    ("importing", "step"), [(False, "AES"), (False, "GENERIC_SECRET"), (True, "GENERIC_SECRET"), (True, "RSA")]
+)
+async def test_a_pair_is_made_whole_or_not_at_all(
+    provider: Pkcs11Provider, importing: bool, step: str, late: bool
+) -> None:
+    label = f"broken {importing} {step} {late}"
+
+    def attempt(session: Any) -> str:
+        if importing:
+            return keys.import_wrapping_key(session, label, PAIRS, bytearray(32))
+        return keys.generate_wrapping_key(session, label, PAIRS)
+
+    def left(device: Device, _: Held) -> int:
+        with device.token.open(rw=True) as session:
+            with pytest.raises(DeviceError):
+                attempt(Breaking(session, step, late=late))
+            return len(list(session.get_objects({Attribute.LABEL: label})))
+
+    await provider.initialize()
+    assert await provider.on_session(left) == 0
+
+
+async def test_half_a_pair_does_not_become_the_current_key(token: ServedSoftHsm) -> None:
+    token.order("generate", "half", "0a", "--mac")
+    before = TokenRig(token, kek="half", mechanism=PAIRS).make()
+    wrapped = await before.wrap_key(bytes(32), CONTEXT)
+    await before.close()
+    token.order("generate", "half", "0b")  # and no MAC key
+    after = TokenRig(token, kek="half", mechanism=PAIRS).make()
+    assert await after.unwrap_key(wrapped, CONTEXT) == bytes(32)
+    assert (await after.wrap_key(bytes(32), CONTEXT)).kek == "half#0a"
+    await after.close()
+    others = TokenRig(token, kek="half").make()
+    assert (await others.wrap_key(bytes(32), CONTEXT)).kek == "half#0b", "AES-GCM needs no second key"
+    await others.close()
+
+
+async def test_a_label_with_nothing_but_halves_says_so(token: ServedSoftHsm) -> None:
+    token.order("generate", "halves", "0a")
+    provider = TokenRig(token, kek="halves", mechanism=PAIRS).make()
+    with pytest.raises(NotFound, match="make a pair"):
+        await provider.initialize()
     await provider.close()
 
 
