@@ -191,9 +191,14 @@ class Device:
         try:
             return opener.open(held.session, self._finder(held, name), blob, associated)
         except PKCS11Error as error:
-            if not settled(error) and self.well(held):
+            if settled(error):
+                raise
+            if self.well(held):
                 raise Tampered(ALTERED) from error
-            raise
+            raise Unavailable(
+                f"the token opens nothing any more, a wrap known to be good included ({type(error).__name__}): it is "
+                "opened anew"
+            ) from error
 
     def guard(self, session: Session, name: KeyName) -> None:
         """Refuse to destroy the key that wraps, or that will at the next opening. Raises InputRefused."""

@@ -2,7 +2,7 @@
 
     CKR_...                                            here
     ENCRYPTED_DATA_*, WRAPPED_KEY_*, SIGNATURE_*       Tampered
-    DATA_INVALID, DATA_LEN_RANGE                       Tampered when opening, InputRefused otherwise
+    DATA_INVALID, DATA_LEN_RANGE                       InputRefused; Tampered when opening
     PIN_INCORRECT, PIN_LOCKED, PIN_EXPIRED, PIN_*,
     USER_PIN_NOT_INITIALIZED                           CredentialsInvalid
     KEY_FUNCTION_NOT_PERMITTED                         KeyDisabled
@@ -13,8 +13,9 @@
     SESSION_COUNT, DEVICE_MEMORY, HOST_MEMORY          Throttled
     everything else, vendor's own values included      Unavailable, and the token is opened anew
 
-Some tokens answer altered bytes with GENERAL_ERROR or FUNCTION_FAILED, as they answer a fault of their own. Those are
-settled by asking the same session to open a wrap that is known to be good (`settled`).
+Tokens answer altered bytes with ENCRYPTED_DATA_*, WRAPPED_KEY_* or DATA_*, and some with GENERAL_ERROR or
+FUNCTION_FAILED, as they answer a fault of their own. When opening, all of these are settled by asking the same session
+to open a wrap that is known to be good: Tampered when it does, Unavailable when it does not (`settled`).
 """
 
 from __future__ import annotations
@@ -73,6 +74,9 @@ _UNAUTHENTIC: Final[tuple[type[PKCS11Error], ...]] = (
     ck.SignatureLenRange,
 )
 
+_LENGTHS_AND_CONTENT: Final[tuple[type[PKCS11Error], ...]] = (ck.DataInvalid, ck.DataLenRange)
+"""The input is not what the mechanism takes: ours when sealing, the keystore's when opening."""
+
 _MEANINGS: Final[Mapping[type[ProviderError], tuple[tuple[type[PKCS11Error], ...], str]]] = {
     Tampered: (_UNAUTHENTIC, ALTERED),
     CredentialsInvalid: (
@@ -105,8 +109,7 @@ _MEANINGS: Final[Mapping[type[ProviderError], tuple[tuple[type[PKCS11Error], ...
             ck.AttributeValueInvalid,
             ck.DomainParamsInvalid,
             ck.FunctionNotSupported,
-            ck.DataInvalid,
-            ck.DataLenRange,
+            *_LENGTHS_AND_CONTENT,
         ),
         "the token does not do this with such a key: see its mechanisms with `pkcs11-tool --list-mechanisms`",
     ),
@@ -142,7 +145,9 @@ def disabled(why: str) -> KeyDisabled:
 
 
 def settled(error: PKCS11Error) -> bool:
-    """Whether the refusal is plain by itself; others may be the input's fault or the token's."""
+    """Whether the refusal of an opening is plain by itself; others may be the input's fault or the token's."""
+    if isinstance(error, (*_UNAUTHENTIC, *_LENGTHS_AND_CONTENT)):
+        return False
     return (
         isinstance(error, (*STALE, *GONE))
         or _code(error) in (_KEY_FUNCTION_NOT_PERMITTED, _ACTION_PROHIBITED)

@@ -19,10 +19,12 @@ from providers import (
 from providers.pkcs11.failures import GONE, STALE, meaning, settled
 
 EXPECTED: list[tuple[PKCS11Error, type[ProviderError], bool]] = [
-    (ck.EncryptedDataInvalid(), Tampered, True),
-    (ck.EncryptedDataLenRange(), Tampered, True),
-    (ck.WrappedKeyInvalid(), Tampered, True),
-    (ck.WrappedKeyLenRange(), Tampered, True),
+    (ck.EncryptedDataInvalid(), Tampered, False),
+    (ck.EncryptedDataLenRange(), Tampered, False),
+    (ck.WrappedKeyInvalid(), Tampered, False),
+    (ck.WrappedKeyLenRange(), Tampered, False),
+    (ck.DataInvalid(), InputRefused, False),
+    (ck.DataLenRange(), InputRefused, False),
     (ck.PinIncorrect(), CredentialsInvalid, True),
     (ck.PinLocked(), CredentialsInvalid, True),
     (ck.PinExpired(), CredentialsInvalid, True),

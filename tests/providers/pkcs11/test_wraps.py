@@ -9,6 +9,7 @@ from hashlib import sha256
 from typing import Any
 
 import pkcs11
+import pkcs11.exceptions as ck
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CBC
 from cryptography.hazmat.primitives.keywrap import aes_key_unwrap, aes_key_unwrap_with_padding
 from pkcs11 import Attribute, KeyType, PKCS11Error
 
-from providers import Encrypts, InputRefused, NotFound, Tampered, WrapContext
+from providers import Encrypts, InputRefused, NotFound, Tampered, Unavailable, WrapContext
 from providers.pkcs11.device import Device, Held
 from providers.pkcs11.mechanisms import Gcm, KeyWrap, ckm, sealing
 from providers.pkcs11.provider import Pkcs11Provider
@@ -107,6 +108,41 @@ async def test_the_mechanism_of_the_row_unwraps_whatever_is_configured(token: Se
     new = TokenRig(token).make()
     assert await new.unwrap_key(wrapped, CONTEXT) == key
     await new.close()
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        ck.DataInvalid,
+        ck.DataLenRange,
+        ck.EncryptedDataInvalid,
+        ck.EncryptedDataLenRange,
+        ck.WrappedKeyInvalid,
+        ck.GeneralError,
+    ],
+)
+async def test_a_refusal_is_the_rows_fault_when_the_token_is_well_and_the_tokens_when_not(
+    token: ServedSoftHsm, monkeypatch: pytest.MonkeyPatch, refusal: type[PKCS11Error]
+) -> None:
+    provider = TokenRig(token).make(retryPolicy={"maxRetries": 0})
+    wrapped = await provider.wrap_key(bytes(32), CONTEXT)
+    ill = False
+    good = Gcm.open
+
+    def refusing(sealing: Gcm, session: Any, find: Any, blob: bytes, associated: bytes) -> bytearray:
+        if ill or blob == wrapped.blob:
+            raise refusal
+        return good(sealing, session, find, blob, associated)
+
+    monkeypatch.setattr(Gcm, "open", refusing)
+    with pytest.raises(Tampered):
+        await provider.unwrap_key(wrapped, CONTEXT)
+    ill = True
+    with pytest.raises(Unavailable, match=refusal.__name__):
+        await provider.unwrap_key(wrapped, CONTEXT)
+    monkeypatch.setattr(Gcm, "open", good)
+    assert await provider.unwrap_key(wrapped, CONTEXT) == bytes(32), "the token was opened anew"
+    await provider.close()
 
 
 async def test_another_key_of_the_token_chooses_no_data_keys(
