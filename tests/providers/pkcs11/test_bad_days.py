@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -47,6 +47,13 @@ def make(token: ServedSoftHsm, **hsm: Any) -> Pkcs11Provider:
 
 def library(token: ServedSoftHsm) -> SharedLibrary:
     return shared(str(Path(token.library).resolve()))
+
+
+async def until(reached: Callable[[], bool]) -> None:
+    """Wait for what comes soon, however busy the machine is."""
+    async with asyncio.timeout(10):
+        while not reached():  # noqa: ASYNC110 - what is waited for happens in threads
+            await asyncio.sleep(0.005)
 
 
 @pytest_asyncio.fixture
@@ -318,21 +325,17 @@ class Hanging:
 async def test_a_hung_call_costs_its_caller_its_time_and_nobody_else(
     token: ServedSoftHsm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    provider = make(token, performance={"requestTimeout": 300, "connectionPoolSize": 4})
+    provider = make(token, performance={"requestTimeout": 500, "connectionPoolSize": 4})
     victim, other = await provider.wrap_key(bytes(32), CONTEXT), await provider.wrap_key(os.urandom(32), CONTEXT)
     hanging = Hanging(monkeypatch, victim)
-    hung = asyncio.create_task(provider.unwrap_key(victim, CONTEXT))
-    await asyncio.sleep(0.05)
-    slowest = 0.0
-    for _ in range(50):
-        began = time.monotonic()
-        await provider.unwrap_key(other, CONTEXT)
-        slowest = max(slowest, time.monotonic() - began)
-    assert slowest < 0.15
     began = time.monotonic()
+    hung = asyncio.create_task(provider.unwrap_key(victim, CONTEXT))
+    await until(lambda: hanging.inside == 1)
+    for _ in range(50):
+        await provider.unwrap_key(other, CONTEXT)  # or Timeout: who waits for what hangs waits 30 seconds
     with pytest.raises(Timeout):
         await hung
-    assert time.monotonic() - began < 0.4
+    assert time.monotonic() - began < 15, "far from what the token takes"
 
     # all threads hang: callers still get their answer in time, and there are no more threads than the pool has
     for _ in range(3):
@@ -349,8 +352,7 @@ async def test_a_hung_call_costs_its_caller_its_time_and_nobody_else(
 
     hanging.let_go.set()
     assert await provider.unwrap_key(other, CONTEXT)
-    await asyncio.sleep(0.05)
-    assert provider.pool_usage().active == 0
+    await until(lambda: provider.pool_usage().active == 0)
     await provider.close()
 
 
@@ -362,7 +364,7 @@ async def test_closing_does_not_wait_for_what_hangs(token: ServedSoftHsm, monkey
         await provider.unwrap_key(victim, CONTEXT)
     began = time.monotonic()
     await provider.close()
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 15, "the call hangs for 30 seconds"
     successor = make(token)
     assert await successor.unwrap_key(dataclasses.replace(await successor.wrap_key(bytes(32), CONTEXT)), CONTEXT)
     hanging.let_go.set()
@@ -387,5 +389,4 @@ async def test_an_abandoned_result_is_wiped(token: ServedSoftHsm, monkeypatch: p
         await provider.unwrap_key(victim, CONTEXT)
     let_go.set()
     await provider.close()
-    await asyncio.sleep(0.05)
-    assert results == [bytearray(32)]
+    await until(lambda: results == [bytearray(32)])
