@@ -49,19 +49,21 @@ class _Run:
 
 
 class _Requests:
-    """Runs gathered into one request an operation and scope, and taken apart again."""
+    """Runs gathered into one request an operation, scope and shared context, and taken apart again."""
 
     def __init__(self) -> None:
-        self._runs: dict[tuple[int, str], list[_Run]] = {}
+        self._runs: dict[tuple[int, str, bytes | None], list[_Run]] = {}
 
     def add(self, op: int, scope: str, run: _Run) -> None:
-        self._runs.setdefault((op, scope), []).append(run)
+        # a context for all is packed once; contexts a row can be joined with others
+        shared = run.context if isinstance(run.context, bytes) else None
+        self._runs.setdefault((op, scope, shared), []).append(run)
 
     def send(self, send: Send) -> list[tuple[_Run, Results]]:
         """The results of each run. Raises FieldUnavailable, FieldRefused."""
         if not self._runs:
             return []
-        jobs = [Job(op, scope, *_joined(runs)) for (op, scope), runs in self._runs.items()]
+        jobs = [Job(op, scope, *_joined(runs)) for (op, scope, _), runs in self._runs.items()]
         try:
             replies = send(jobs)
         except KeysideError as error:
@@ -82,10 +84,10 @@ def open_chunk(columns: Sequence[Stored], send: Send) -> list[list[Any]]:
 
     Raises FieldUnreadable (unless the field's on_error is "none"), FieldUnavailable, FieldRefused, BindingMissing.
     """
-    requests = _Requests()
+    requests, suffixes = _Requests(), _Suffixes()
     opened: list[list[Any]] = [[None] * len(column.stored) for column in columns]
     for number, column in enumerate(columns):
-        for scope, run in _runs_of(column, opened[number]):
+        for scope, run in _runs_of(column, opened[number], suffixes):
             run.column = number
             requests.add(wire.DECRYPT, scope, run)
     for run, results in requests.send(send):
@@ -103,10 +105,10 @@ def renew(columns: Sequence[Stored], send: Send) -> list[list[Any]]:
 
     Raises as `open_chunk` does; a value that does not open is returned as it is where the field's on_error is "none".
     """
-    requests = _Requests()
+    requests, suffixes = _Requests(), _Suffixes()
     renewed: list[list[Any]] = [list(column.stored) for column in columns]
     for number, column in enumerate(columns):
-        for scope, run in _runs_of(column, list(column.stored)):
+        for scope, run in _runs_of(column, list(column.stored), suffixes):
             run.column = number
             requests.add(wire.REENCRYPT, scope, run)
     for run, results in requests.send(send):
@@ -124,14 +126,14 @@ def seal(placeholders: Sequence[Placeholder], send: Send) -> None:
 
     Raises FieldUnwritable, FieldUnavailable, FieldRefused, BindingMissing; then nothing of the statement was sent.
     """
-    requests = _Requests()
+    requests, suffixes = _Requests(), _Suffixes()
     for place, partition, numbers in _grouped(placeholders):
         scope = place.scope(partition)
         if isinstance(place, Field):
             items: list[wire.Value] = [place.encode(placeholders[n].value, placeholders[n].key) for n in numbers]
             context: wire.Contexts = place.prefix
             if place.bind:
-                context = [place.row_context(placeholders[n].key) for n in numbers]
+                context = [suffixes.context(place, placeholders[n].key) for n in numbers]
             requests.add(wire.ENCRYPT, scope, _Run(place, items, context, numbers))
         elif isinstance(place, Index):
             indexed: list[wire.Value] = [place.encode(placeholders[n].value) for n in numbers]
@@ -167,21 +169,30 @@ def _grouped(placeholders: Sequence[Placeholder]) -> list[tuple[Place, Any, list
 
 
 def _joined(runs: list[_Run]) -> tuple[wire.Contexts, list[wire.Value]]:
+    first = runs[0].context
     if len(runs) == 1:
-        return runs[0].context, runs[0].items
-    contexts: list[wire.Context] = []
-    items: list[wire.Value] = []
-    for run in runs:
-        if isinstance(run.context, list):
-            contexts += run.context
-        else:
-            assert isinstance(run.context, bytes)  # a place's prefix
-            contexts += [run.context] * len(run.items)
-        items += run.items
-    return contexts, items
+        return first, runs[0].items
+    items = [item for run in runs for item in run.items]
+    if not isinstance(first, list):
+        return first, items
+    return [context for run in runs if isinstance(run.context, list) for context in run.context], items
 
 
-def _runs_of(column: Stored, opened: list[Any]) -> list[tuple[str, _Run]]:
+class _Suffixes:
+    """What row keys add to contexts, worked out once for all columns that are bound to the same keys."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Any, bytes]] = {}
+
+    def context(self, field: Field, key: Key | None) -> bytes:
+        known = self._known.get(id(key))
+        if known is None:
+            # with the key itself, which keeps its identity taken
+            known = self._known[id(key)] = (key, field.key_suffix(key))
+        return field.prefix + known[1]
+
+
+def _runs_of(column: Stored, opened: list[Any], suffixes: _Suffixes) -> list[tuple[str, _Run]]:
     """The column's ciphertexts by scope; plaintexts of a column that is being migrated go straight to `opened`."""
     field = column.field
     rows: Sequence[int] = range(len(column.stored))
@@ -192,12 +203,12 @@ def _runs_of(column: Stored, opened: list[Any]) -> list[tuple[str, _Run]]:
     if field.partition is None or column.partitions is None:
         if field.bind:
             rows = [row for row in rows if column.stored[row] is not None]
-        return [(field.scope(None), _run(column, rows))]
+        return [(field.scope(None), _run(column, rows, suffixes))]
     by_partition: dict[Any, list[int]] = {}
     for row in rows:
         if column.stored[row] is not None:
             by_partition.setdefault(column.partitions[row], []).append(row)
-    return [(field.scope(partition), _run(column, some)) for partition, some in by_partition.items()]
+    return [(field.scope(partition), _run(column, some, suffixes)) for partition, some in by_partition.items()]
 
 
 def _without_plaintext(column: Stored, opened: list[Any]) -> list[int]:
@@ -214,7 +225,7 @@ def _without_plaintext(column: Stored, opened: list[Any]) -> list[int]:
     return rows
 
 
-def _run(column: Stored, rows: Sequence[int]) -> _Run:
+def _run(column: Stored, rows: Sequence[int], suffixes: _Suffixes) -> _Run:
     field, stored = column.field, column.stored
     whole = len(rows) == len(stored)
     chosen = stored if whole else [stored[row] for row in rows]
@@ -228,7 +239,7 @@ def _run(column: Stored, rows: Sequence[int]) -> _Run:
     context: wire.Contexts = field.prefix
     if field.bind:
         keys = column.keys
-        context = [field.row_context(None if keys is None else keys[row]) for row in rows]
+        context = [suffixes.context(field, None if keys is None else keys[row]) for row in rows]
     return _Run(field, items, context, rows)
 
 

@@ -128,8 +128,10 @@ class Field(Place):
 
     def row_context(self, key: Sequence[Any] | None) -> bytes:
         """The context of the row with this key (values of `bind`). Raises BindingMissing."""
-        if not self.bind:
-            return self.prefix
+        return self.prefix + self.key_suffix(key) if self.bind else self.prefix
+
+    def key_suffix(self, key: Sequence[Any] | None) -> bytes:
+        """What a row's key adds to a context, the same for all columns bound to it. Raises BindingMissing."""
         if key is None or None in key:
             raise BindingMissing(
                 f"it is bound to the row's {', '.join(self.bind)}, which this statement does not tell; name the columns"
@@ -137,14 +139,15 @@ class Field(Place):
                 self.table,
                 self.column,
             )
-        parts = [self.prefix, b"\0"]
+        suffix = b"\0"
         try:
             for value in key:
                 encoded = encode(value, canonical=True)
-                parts += (len(encoded).to_bytes(2, "big"), encoded)
-        except InvalidValue as error:
-            raise BindingMissing(f"its row key: {error}", self.table, self.column) from None
-        return b"".join(parts)
+                suffix += len(encoded).to_bytes(2, "big") + encoded
+        except (InvalidValue, OverflowError):
+            message = "a value of its row key has no canonical encoding of at most 65,535 bytes"
+            raise BindingMissing(message, self.table, self.column) from None
+        return suffix
 
     def encode(self, value: Any, key: tuple[Any, ...] | None = None) -> bytes:
         """Raises FieldUnwritable."""

@@ -56,6 +56,7 @@ class Opener:
         self._positions = positions
         self._processors = processors
         self._send = send
+        self._bound: dict[tuple[int, ...], list[tuple[Any, ...]]] = {}
         self._early = early
         """Whether the rows went through their processors before there was a result; then none will unpack tuples."""
 
@@ -64,6 +65,7 @@ class Opener:
         if not rows:
             return []
         columns: list[Any] = list(zip(*rows, strict=True))
+        self._bound.clear()
         chunk = [
             Stored(
                 one.field,
@@ -94,7 +96,12 @@ class Opener:
         if not one.key:
             return None if one.known_key is None else [one.known_key] * len(columns[0])
         if one.field.bind:
-            return list(zip(*[self._values(position, columns) for position in one.key], strict=True))
+            # the same objects for every column that is bound to them, so that their encoding is worked out once
+            found = self._bound.get(tuple(one.key))
+            if found is None:
+                found = list(zip(*[self._values(position, columns) for position in one.key], strict=True))
+                self._bound[tuple(one.key)] = found
+            return found
         return _Keys([columns[position] for position in one.key])
 
 

@@ -87,9 +87,15 @@ def _seal_all(context: Any, parameters: Any, send: Send) -> None:
 
 def _tell_all(context: Any, row: Any, known: Mapping[str, Any]) -> None:
     """Tell the placeholders of a row what the statement says of it."""
+    facts = statement_facts(context.compiled)
+    rows: dict[str, _Row] = {}
     for name, placeholder in _named(row, context):
         if placeholder.place.needs_row:
-            _tell(placeholder, _Row(context, known, name))
+            several = _SEVERAL.search(name) if name[-1:].isdigit() else None
+            suffix = several[0] if several else ""
+            if suffix not in rows:
+                rows[suffix] = _Row(facts, known, suffix)
+            rows[suffix].tell(placeholder)
 
 
 def _named(row: Any, context: Any) -> Iterator[tuple[str, Placeholder]]:
@@ -105,34 +111,33 @@ def _named(row: Any, context: Any) -> Iterator[tuple[str, Placeholder]]:
 
 
 class _Row:
-    """What a statement tells of the row that a value is written to, by column."""
+    """What a statement tells of a row that values are written to, by column."""
 
-    def __init__(self, context: Any, parameters: Mapping[str, Any], name: str) -> None:
-        self._statement = statement_facts(context.compiled)
+    def __init__(self, facts: StatementFacts, parameters: Mapping[str, Any], suffix: str) -> None:
+        self._facts = facts
         self._parameters = parameters
-        several = _SEVERAL.search(name) if name[-1:].isdigit() else None
-        self._suffix = several[0] if several else ""
+        self._suffix = suffix
+        self._keys: dict[tuple[str, ...], tuple[Any, ...]] = {}
 
-    def value(self, column: str) -> Any:
-        for name in (f"{column}{self._suffix}", column, *self._statement.equal_to.get(column, ())):
+    def tell(self, placeholder: Placeholder) -> None:
+        place = placeholder.place
+        if isinstance(place, Field):
+            self._facts.check(place)
+            if place.bind:
+                key = self._keys.get(place.bind)
+                if key is None:
+                    key = self._keys[place.bind] = tuple([self._value(name) for name in place.bind])
+                placeholder.key = key
+        if place.partition_column:
+            placeholder.partition = self._value(place.partition_column)
+
+    def _value(self, column: str) -> Any:
+        if not self._suffix and column in self._parameters:
+            return self._parameters[column]
+        for name in (f"{column}{self._suffix}", column, *self._facts.equal_to.get(column, ())):
             if name in self._parameters:
                 return self._parameters[name]
         return None
-
-    def check(self, field: Field) -> None:
-        self._statement.check(field)
-
-
-def _tell(placeholder: Placeholder, row: _Row) -> None:
-    place = placeholder.place
-    if isinstance(place, Field):
-        if place.bind:
-            row.check(place)
-            placeholder.key = tuple(row.value(name) for name in place.bind)
-        elif place.partition_column:
-            row.check(place)
-    if place.partition_column:
-        placeholder.partition = row.value(place.partition_column)
 
 
 class StatementFacts:
@@ -154,6 +159,8 @@ class StatementFacts:
 
     def check(self, field: Field) -> None:
         """Raises BindingMissing for an upsert that may change another row than the one that its values are bound to."""
+        if self._upsert is None:
+            return
         written = _upserted(self._upsert)
         if field.column not in written:
             return
