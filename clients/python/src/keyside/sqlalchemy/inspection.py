@@ -26,7 +26,8 @@ def check_searchable(compiled: Any) -> None:
     _checked.add(compiled)
 
 
-def _encrypted(element: Any) -> ColumnElement[Any] | None:
+def encrypted_column(element: Any) -> ColumnElement[Any] | None:
+    """The element as a column of an Encrypted type; None for anything else."""
     while isinstance(element, Grouping | Label):
         element = element.element
     own = getattr(element, "type", None)
@@ -39,11 +40,11 @@ def _encrypted(element: Any) -> ColumnElement[Any] | None:
 def _check(element: Any) -> None:
     if isinstance(element, BinaryExpression):
         for one, other in ((element.left, element.right), (element.right, element.left)):
-            column = _encrypted(one)
+            column = encrypted_column(one)
             if column is not None and not (element.operator in NULL_TESTS and isinstance(other, Null)):
                 refuse(column, "a comparison with an expression", "compare it with a value, or compare blind indexes")
     elif isinstance(element, UnaryExpression):
-        column = _encrypted(element.element)
+        column = encrypted_column(element.element)
         if column is not None:
             ordering = element.modifier in (operators.desc_op, operators.asc_op)
             refuse(column, "ORDER BY" if ordering else "DISTINCT", ADVICE["order" if ordering else "other"])
@@ -62,7 +63,7 @@ def _check(element: Any) -> None:
 def _check_distinct(statement: Select[Any]) -> None:
     selected = list(statement.selected_columns)
     for element in selected:
-        column = _encrypted(element)
+        column = encrypted_column(element)
         if column is not None:
             keys = column.type.column.table.primary_key  # type: ignore[attr-defined]  # an Encrypted type
             if not any(other.shares_lineage(key) for key in keys for other in selected):
@@ -71,6 +72,6 @@ def _check_distinct(statement: Select[Any]) -> None:
 
 def _refuse_any(elements: Any, what: str, advice: str) -> None:
     for element in elements:
-        column = _encrypted(element)
+        column = encrypted_column(element)
         if column is not None:
             refuse(column, what, advice)

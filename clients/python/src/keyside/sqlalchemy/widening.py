@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Select
 from sqlalchemy.sql.elements import ColumnElement
 
-from keyside.sqlalchemy.inspection import _encrypted as encrypted_column
+from keyside.sqlalchemy.inspection import encrypted_column
 from keyside.sqlalchemy.types import Encrypted
 
 
