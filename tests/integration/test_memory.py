@@ -74,7 +74,7 @@ def test_no_data_key_in_memory_under_load(mechanism: str) -> None:
         with Sidecar(workers=2) as sidecar, pytest.raises(PermissionError):
             Path(f"/proc/{sidecar.pid}/mem").open("rb").close()
         return
-    with Sidecar(workers=2, hsm={"mechanism": mechanism}) as sidecar:
+    with Sidecar(workers=2, hsm={"provider": "LOCAL", "mechanism": mechanism}) as sidecar:
         sidecar.create_keyring("users", partitioned=True)
         with Client(sidecar.path) as client:
             for partition in range(PARTITIONS):

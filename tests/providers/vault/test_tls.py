@@ -51,6 +51,7 @@ async def test_the_systems_authorities_do_not_know_a_private_one(tls_bao: Served
 
 async def test_files_that_are_missing_or_broken(tls_bao: ServedBao, tmp_path: Path) -> None:
     (tmp_path / "broken.pem").write_text("no PEM")
+    (tmp_path / "broken.pem").chmod(0o600)
     for tls in ({"caFile": "missing.pem"}, {"caFile": "broken.pem"}, {"certificateFile": "broken.pem"}):
         provider = provider_of(tls_bao, tmp_path, tls)
         with pytest.raises(CredentialsInvalid, match=r"hsm\.connection\.tls"):
