@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
+from providers.deadlines import Deadline, DeadlineExpired, Deadlines
 from providers.errors import RetryableError, Throttled, Timeout
 from providers.options import Performance
 
@@ -30,32 +31,30 @@ class BoundedCalls:
     def __init__(self, provider: str, performance: Performance) -> None:
         self._provider = provider
         self._milliseconds = performance.request_timeout
+        self._deadlines = Deadlines(performance.request_timeout / 1000)
         self._policy = performance.retry_policy
         self._random = random.SystemRandom()
         self._said: dict[tuple[str, str], tuple[float, int]] = {}  # when last logged, and how many were not since
 
     async def run(self, operation: str, call: Callable[[], Awaitable[Result]]) -> Result:
         """Await `call()`, again where it is worth it. Raises Timeout, or what the last attempt raised."""
-        limit = asyncio.timeout(self._milliseconds / 1000)
         try:
-            async with limit:
+            with self._deadlines.begin() as limit:
                 return await self._attempts(operation, call, limit)
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
+        except DeadlineExpired as error:
             raise Timeout(
                 f"{self._provider} did not finish {operation} within {self._milliseconds} ms: see whether it can be "
                 "reached, or raise hsm.performance.requestTimeout"
             ) from error
 
-    async def _attempts(self, operation: str, call: Callable[[], Awaitable[Result]], limit: asyncio.Timeout) -> Result:
+    async def _attempts(self, operation: str, call: Callable[[], Awaitable[Result]], limit: Deadline) -> Result:
         retries = 0
         while True:
             try:
                 return await call()
             except RetryableError as error:
                 pause = self._pause(retries, error)
-                if retries == self._policy.max_retries or pause >= _seconds_left(limit):
+                if retries == self._policy.max_retries or pause >= limit.when - asyncio.get_running_loop().time():
                     raise
                 retries += 1
                 self._say(operation, type(error).__name__, retries, pause)
@@ -85,9 +84,3 @@ class BoundedCalls:
         if isinstance(error, Throttled) and error.retry_after is not None:
             return max(pause, error.retry_after)
         return pause
-
-
-def _seconds_left(limit: asyncio.Timeout) -> float:
-    deadline = limit.when()
-    assert deadline is not None
-    return deadline - asyncio.get_running_loop().time()

@@ -6,6 +6,7 @@ A key has one name and no other spelling of it: names are compared, and what gua
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from providers.errors import NotFound
@@ -25,10 +26,16 @@ class KeyName(NamedTuple):
     @classmethod
     def parse(cls, name: str) -> KeyName:
         """Take a name from outside, in either case. Raises NotFound for what cannot be a name of a key here."""
-        match = _NAME.fullmatch(name)
-        if match is None:
-            raise NotFound(f"{name!r} names no key of a token: names are LABEL#ID, the CKA_ID in hexadecimal")
-        return cls(match["label"], bytes.fromhex(match["identity"]))
+        return _parsed(name)
+
+
+@lru_cache(maxsize=256)
+def _parsed(name: str) -> KeyName:
+    """Names are few, and every unwrap brings one."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise NotFound(f"{name!r} names no key of a token: names are LABEL#ID, the CKA_ID in hexadecimal")
+    return KeyName(match["label"], bytes.fromhex(match["identity"]))
 
 
 def canonical(name: str) -> str:

@@ -3,9 +3,10 @@
 A token that hangs holds its callers for their time and their threads for as long as it hangs: the threads are daemons,
 at most `size`, and everybody else's work goes on in the others.
 
-Threads are woken as the token needs them. One that answers in microseconds is served best by one thread that stays
-awake and hands its results over in batches; one that takes longer, as one behind a network does, gets a thread for each
-call. A watch wakes another thread when calls wait although the token was quick, and hands over what was kept back.
+Threads are woken as the token needs them. One that computes in this process is served best by one thread that stays
+awake and hands its results over in batches, for several would only take the interpreter from each other; one that is
+waited for, as one behind a network is, gets a thread for each call. A watch wakes another thread when calls wait
+although the token was quick, and hands over what was kept back.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from typing import Any, Final, Generic, TypeVar, cast
 from providers.errors import Closed
 from providers.pool import PoolUsage
 
-THREAD_SECONDS: Final = 0.0001  # a token that takes this long is given one more thread, and another for each of it
+THREAD_SECONDS: Final = 0.0001  # a token that is waited for this long gets one more thread, and another for each of it
 WATCH_SECONDS: Final = 0.002  # how long a call waits at most because too few threads were woken
 BATCH_SECONDS: Final = 0.0005  # how long a thread keeps results back while it has more to do
-FORGETTING: Final = 1.01  # by how much a call the least time seen is taken for longer, until it is seen again
+FORGETTING: Final = 1.01  # by how much a call the least wait seen is taken for longer, until it is seen again
+LEAST_SECONDS: Final = 1e-7  # what a wait is taken for that the two clocks do not show
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -67,7 +69,9 @@ class Workers(Generic[S]):
         self._awake: set[Seat[S]] = set()
         self._threads = 0
         self._stuck: set[Seat[S]] = set()  # of those awake: took longer than the watch has patience for
-        self._least = 0.0  # seconds that the quickest call took lately: the others' hold waits for the interpreter
+        self._least = (
+            0.0  # seconds without computing in the quickest call lately: others' hold waits for the interpreter
+        )
         self._taken = 0
         self._signalled = False
         self._waking = False
@@ -183,6 +187,7 @@ class Workers(Generic[S]):
 
     def _do_all(self, seat: Seat[S]) -> None:
         began = started = time.monotonic()
+        computed = time.thread_time()
         while True:
             try:
                 job = self._jobs.popleft()
@@ -192,9 +197,10 @@ class Workers(Generic[S]):
                 return
             self._taken += 1
             self._do(job, seat)
-            ended = time.monotonic()
-            self._least = min(self._least * FORGETTING or 1.0, ended - started)
-            started = ended
+            ended, by_now = time.monotonic(), time.thread_time()
+            waited = max(LEAST_SECONDS, (ended - started) - (by_now - computed))
+            self._least = min(self._least * FORGETTING or 1.0, waited)
+            started, computed = ended, by_now
             self._done.append(job)
             if not self._jobs or ended - began >= BATCH_SECONDS:
                 began = ended
