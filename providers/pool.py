@@ -107,6 +107,9 @@ class Pool(Generic[T]):
                 task.cancel()
 
     async def _turn(self, patience: float | None) -> None:
+        if not self._turns.locked():
+            await self._turns.acquire()  # at once, so without a timer
+            return
         self._waiting += 1
         try:
             async with asyncio.timeout(patience):

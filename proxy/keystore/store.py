@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -37,8 +36,9 @@ class Keystore:
         self._database = database
         self._engine = engine
         self._resources = resources
-        self._writer = GroupedTransactions("keystore-write", partial(self._begin, writes=True), savepoints=True)
-        self._reader = GroupedTransactions("keystore-read", partial(self._begin, writes=False), savepoints=False)
+        self._writer = GroupedTransactions("keystore-write", self._begin_writing, savepoints=True)
+        self._reading = _Held(database, engine)
+        self._reader = GroupedTransactions("keystore-read", self._reading.begin, savepoints=False)
 
     @classmethod
     def open(
@@ -138,14 +138,42 @@ class Keystore:
     def _close(self) -> None:
         self._writer.close()
         self._reader.close()
+        self._reading.close()
         self._resources.close()
 
     @contextmanager
-    def _begin(self, *, writes: bool) -> Iterator[Connection]:
-        if writes:
-            self._database.check_in_place()
-        with _transaction(self._database, self._engine, writes=writes) as connection:
+    def _begin_writing(self) -> Iterator[Connection]:
+        self._database.check_in_place()
+        with _transaction(self._database, self._engine, writes=True) as connection:
             yield connection
+
+
+class _Held:
+    """The connection that the reading thread keeps: taking one from the pool costs as much as reading a key."""
+
+    def __init__(self, database: SqliteFile, engine: Engine) -> None:
+        self._database = database
+        self._engine = engine
+        self._connection: Connection | None = None
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """A transaction that reads. A connection on which anything failed is not used again."""
+        with self._database.failures():
+            if self._connection is None:
+                self._connection = self._engine.connect().execution_options(**{WRITES: False})
+            try:
+                with self._connection.begin():
+                    yield self._connection
+            except BaseException:
+                self.close()
+                raise
+
+    def close(self) -> None:
+        """Give the connection back. In the reading thread, or after its end."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.close()
 
 
 @contextmanager
