@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 MEMFD_SECRET = 447  # the system call's number on every architecture that has it
-TRIPWIRE = ROOT / ".pytest_cache" / "running"
+TRIPWIRE = ROOT / ".pytest_cache" / f"running{os.environ.get('PYTEST_XDIST_WORKER', '')}"  # one of each process
 
 fallen_key = pytest.StashKey[str]()
 tripwire_key = pytest.StashKey[int]()
