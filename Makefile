@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 NATIVE := $(wildcard fastpath/*.pyx fastpath/*.pxd fastpath/*.h benchmarks/*.pyx benchmarks/*.pxd) setup.py
+# not the tests of the load generator, which watch the clock
 PARALLEL := --numprocesses=2 --dist=loadfile
 SANITIZE := address,undefined
 ASAN_LIB := build/asan
@@ -40,7 +41,8 @@ test: lint unit sanitize threads package  ## every check there is: lint, tests, 
 
 .PHONY: unit
 unit: $(VENV)/.demo $(VENV)/.servers $(VENV)/.sqlalchemy20  ## the tests alone; one folder: make unit TESTS=tests/proxy
-	$(BIN)/python -m pytest $(or $(TESTS),$(PARALLEL))
+	$(BIN)/python -m pytest $(or $(TESTS),$(PARALLEL) --ignore=tests/benchmarks)
+	[ -n "$(TESTS)" ] || $(BIN)/python -m pytest tests/benchmarks
 	[ -n "$(TESTS)" ] || PYTHONPATH=$(VENV)/sqlalchemy20 $(BIN)/python -m pytest tests/orm/sqlalchemy
 
 .PHONY: lint
