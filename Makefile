@@ -20,6 +20,8 @@ SHELL := /bin/sh
 .SHELLFLAGS := -euc
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
+# lint and tests start hundreds of processes, and each would compile the same sources once more
+unexport PYTHONDONTWRITEBYTECODE
 
 ##@ To begin with
 

@@ -7,13 +7,15 @@ import importlib
 import os
 import platform
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 MEMFD_SECRET = 447  # the system call's number on every architecture that has it
-TRIPWIRE = ROOT / ".pytest_cache" / f"running{os.environ.get('PYTEST_XDIST_WORKER', '')}"  # one of each process
+TRIPWIRES = ROOT / ".pytest_cache"  # a file for each process that runs tests: pytest, or each worker of pytest-xdist
 
 fallen_key = pytest.StashKey[str]()
 tripwire_key = pytest.StashKey[int]()
@@ -54,30 +56,38 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
             f"{name} {version(name)}" for name in ("cryptography", "msgpack", "sqlalchemy", "aiohttp", "pydantic")
         ),
     ]
-    if fallen := config.stash.get(fallen_key, None):
-        header.append(f"WARNING: the run before this one died without a word while in {fallen}")
+    if tests := config.stash.get(fallen_key, None):
+        header.append(f"WARNING: a run before this one died without a word while in {tests}")
     return header
 
 
-def alive(pid: str) -> bool:
-    return Path("/proc", pid).exists()
+def fallen() -> Iterator[str]:
+    """The tests in which processes died; their tripwires are taken away."""
+    for tripwire in TRIPWIRES.glob("running-*"):
+        # the process of another run may be about to end, and take its tripwire with it
+        with suppress(FileNotFoundError):
+            if not Path("/proc", tripwire.name.partition("-")[2]).exists():
+                yield tripwire.read_text()
+                tripwire.unlink()
+
+
+def tripwire() -> Path:
+    return TRIPWIRES / f"running-{os.getpid()}"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # A segmentation fault ends pytest before it can report. pytest's faulthandler prints the stack; the next run names
     # the test, so that nobody takes half a run for a whole one.
-    if TRIPWIRE.exists():
-        pid, _, test = TRIPWIRE.read_text().partition(" ")
-        if test.strip() and not alive(pid):
-            config.stash[fallen_key] = test.strip()
-    TRIPWIRE.parent.mkdir(exist_ok=True)
-    config.stash[tripwire_key] = os.open(TRIPWIRE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    TRIPWIRES.mkdir(exist_ok=True)
+    if not hasattr(config, "workerinput"):  # pytest-xdist's workers leave the report to the process that started them
+        config.stash[fallen_key] = ", ".join(filter(None, fallen()))
+    config.stash[tripwire_key] = os.open(tripwire(), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
 
 
 @pytest.fixture(autouse=True)
 def _tripwire(request: pytest.FixtureRequest) -> None:
     descriptor = request.config.stash[tripwire_key]
-    line = f"{os.getpid()} {request.node.nodeid}\n".encode()
+    line = request.node.nodeid.encode()
     os.pwrite(descriptor, line, 0)
     os.ftruncate(descriptor, len(line))
 
@@ -86,4 +96,4 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     descriptor = config.stash.get(tripwire_key, None)
     if descriptor is not None:
         os.close(descriptor)
-        TRIPWIRE.unlink(missing_ok=True)
+        tripwire().unlink(missing_ok=True)
