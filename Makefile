@@ -117,7 +117,7 @@ $(VENV)/.installed: $(VENV)/.tools pyproject.toml $(wildcard clients/python/pypr
 	touch $@
 
 $(VENV)/.built: $(VENV)/.installed $(NATIVE)
-	$(BIN)/python setup.py --quiet build_ext --inplace
+	$(BIN)/python setup.py --quiet build_ext --inplace --parallel "$$(nproc)"
 	touch $@
 
 $(VENV)/.rivals: $(VENV)/.built requirements/bench.txt
