@@ -8,8 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 NATIVE := $(wildcard fastpath/*.pyx fastpath/*.pxd fastpath/*.h benchmarks/*.pyx benchmarks/*.pxd) setup.py
-# PARALLEL="--numprocesses=2 --dist=loadfile" halves the time of the tests; those that watch the clock may then complain
-PARALLEL ?=
+# a file's tests stay together, for they share a server; PARALLEL= runs everything in one process
+PARALLEL ?= --numprocesses=2 --dist=loadfile --max-worker-restart=0
 SANITIZE := address,undefined
 ASAN_LIB := build/asan
 TSAN_LIB := build/tsan
