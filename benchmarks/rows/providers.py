@@ -51,8 +51,10 @@ LATENCY = 0.02
 PATIENCE = 120.0
 
 HANG_SECONDS = 60.0
-SAMPLE_SECONDS = 1.0
-SETTLE_SECONDS = 2.0
+HANGS = 12
+SAMPLES = 4
+SAMPLE_SECONDS = 0.25
+SETTLE_SECONDS = 0.3
 RATE = 5_000
 TIMEOUT = 1.0
 ALLOWANCE_MS = 100
@@ -234,69 +236,84 @@ def cold(running: Service, sidecar: Sidecar, exchanges: list[Exchange]) -> Row:
 
 
 def hang(stage: Stage, running: Service, hsm: dict[str, Any], sidecar: Sidecar, exchanges: list[Exchange]) -> list[Row]:
-    seconds = stage.seconds(HANG_SECONDS)
-    cached = encrypting(["contacts"], 1, SIZE)
-    require_clean(closed_loop(sidecar.path, cached, rounds=1), "first use")
-    with Calls(hsm) as calls:
-        calm = samples(sidecar, cached, seconds / 4)
-        with running.frozen(), missing(sidecar, exchanges) as refused:
-            calls.begin()
-            hung = samples(sidecar, cached, seconds)
-            calls.end()
-        time.sleep(stage.seconds(SETTLE_SECONDS))
-        calm += samples(sidecar, cached, seconds / 4)
-    over = calls.over * 1000
-    before, during = (median(microseconds(runs, 99)) for runs in (calm, hung))
     return [
-        Row(
-            f"{running.provider}: hung {seconds:.3g} s: longest call, over requestTimeout",
-            "ms",
-            over,
-            target=f"<= {ALLOWANCE_MS} ms",
-            met=over <= ALLOWANCE_MS if calls.failed else None,
-            note=f"{calls.failed:,} calls failed",
-        ),
-        Row(
-            f"{running.provider}: hung {seconds:.3g} s: cached key, p99",
-            "us",
-            during,
-            before,
-            "the same, before and after",
-            during / before,
-            "ratio <= 1.3",
-            during / before <= 1.3 if refused else None,
-            note=f"{RATE:,}/s open loop; {sum(refused)} requests of other keys were refused meanwhile",
-        ),
+        longest_call(stage, running, hsm),
+        cached_meanwhile(stage, running, sidecar, exchanges),
     ]
 
 
-def samples(sidecar: Sidecar, cached: list[Exchange], seconds: float) -> list[Run]:
+def longest_call(stage: Stage, running: Service, hsm: dict[str, Any]) -> Row:
+    seconds = stage.seconds(HANG_SECONDS)
+    with Calls(hsm) as calls, running.frozen():
+        calls.begin()
+        time.sleep(seconds)
+        calls.end()
+    over = calls.over * 1000
+    return Row(
+        f"{running.provider}: hung {seconds:.3g} s: longest call, over requestTimeout",
+        "ms",
+        over,
+        target=f"<= {ALLOWANCE_MS} ms",
+        met=over <= ALLOWANCE_MS if calls.failed else None,
+        note=f"{calls.failed:,} calls failed",
+    )
+
+
+def cached_meanwhile(stage: Stage, running: Service, sidecar: Sidecar, exchanges: list[Exchange]) -> Row:
+    """A p99 on a virtual machine takes short rounds and many, in turns; `isolation` says why.
+
+    A round begins when the first of the calls have run into their time, so that all of what a hang brings goes on.
+    """
+    cached = encrypting(["contacts"], 1, SIZE)
+    require_clean(closed_loop(sidecar.path, cached, rounds=1), "first use")
+    calm: list[Run] = []
+    hung: list[Run] = []
+    refused: list[int] = []
+    for _ in range(stage.times(HANGS)):
+        time.sleep(stage.seconds(SETTLE_SECONDS))
+        calm += samples(stage, sidecar, cached)
+        with running.frozen(), missing(sidecar, exchanges, refused):
+            time.sleep(TIMEOUT + stage.seconds(SETTLE_SECONDS))
+            hung += samples(stage, sidecar, cached)
+    before, during = microseconds(calm, 99), microseconds(hung, 99)
+    ratio = median_ratio(during, before)
+    return Row(
+        f"{running.provider}: hung: cached key, p99",
+        "us",
+        median(during),
+        median(before),
+        "the same, calm",
+        ratio,
+        "ratio <= 1.3",
+        ratio <= 1.3 if sum(refused) else None,
+        note=f"{RATE:,}/s open loop; {sum(refused)} requests of other keys were refused meanwhile",
+    )
+
+
+def samples(stage: Stage, sidecar: Sidecar, cached: list[Exchange]) -> list[Run]:
     """Cached fields on schedule, from the CPU of the worker."""
-    cpus, end = worker_cpus(sidecar.pid), time.monotonic() + seconds
-    runs: list[Run] = []
+    cpus = worker_cpus(sidecar.pid)
     with placed_on({cpus[0]} if cpus else os.sched_getaffinity(0)):
-        while not runs or time.monotonic() < end:
-            run = open_loop(sidecar.path, cached, rate=RATE, seconds=min(SAMPLE_SECONDS, seconds))
-            runs.append(require_clean(run, "cached key"))
-    return runs
+        runs = [
+            open_loop(sidecar.path, cached, rate=RATE, seconds=stage.seconds(SAMPLE_SECONDS)) for _ in range(SAMPLES)
+        ]
+    return [require_clean(run, "cached key") for run in runs]
 
 
 @contextmanager
-def missing(sidecar: Sidecar, cold: list[Exchange]) -> Iterator[list[int]]:
-    """All the time some requests for keys that nobody has cached; the list counts those refused, crowd by crowd."""
-    stopping, refused = threading.Event(), []
+def missing(sidecar: Sidecar, cold: list[Exchange], refused: list[int]) -> Iterator[None]:
+    """All the time some requests for keys that nobody has cached; `refused` gets how many failed, crowd by crowd."""
+    stopping = threading.Event()
 
     def ask() -> None:
-        at = 0
         while not stopping.is_set():
-            some = cold[at % len(cold) :][:POOL]
+            some = cold[POOL * len(refused) % len(cold) :][:POOL]
             refused.append(closed_loop(sidecar.path, some, connections=len(some), rounds=1, patience=PATIENCE).failed)
-            at += POOL
 
     thread = threading.Thread(target=ask)
     thread.start()
     try:
-        yield refused
+        yield
     finally:
         stopping.set()
         thread.join()
