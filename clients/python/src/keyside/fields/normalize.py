@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -75,6 +76,8 @@ def normalization(choice: Normalize) -> Normalization:
     if isinstance(choice, Normalization):
         return choice
     if isinstance(choice, str):
+        if part := re.fullmatch(r"last\((\d{1,4})\)", choice):
+            return last(int(part[1]))
         if choice not in _BY_NAME:
             raise ValueError(f"normalize: expected one of {', '.join(_BY_NAME)}, last(n) or a function")
         return _BY_NAME[choice]

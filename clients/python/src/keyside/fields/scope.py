@@ -25,6 +25,10 @@ class FromContext(NamedTuple):
 
     name: str
 
+    def deconstruct(self) -> tuple[str, list[str], dict[str, str]]:
+        """What a migration of Django writes in its place."""
+        return "keyside.fields.from_context", [self.name], {}
+
 
 def from_context(name: str) -> FromContext:
     """For `partition=`: the value that the surrounding `with keyside.context(name=…)` gives."""

@@ -1,0 +1,200 @@
+"""How the values of a field become encodings and come back, so that they keep their Python type.
+
+A codec speaks of three forms: the application's value, the value that `keyside.values` encodes, and the text (or, for
+binary fields, the bytes) that the column held before it was encrypted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, datetime, timezone
+from decimal import Decimal
+from typing import Any, Final
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import connection, models
+from django.db.backends.utils import format_number
+from django.utils.duration import duration_string
+from django.utils.timezone import is_naive, make_aware
+
+from keyside.values import InvalidValue, Json, Kind, decode, decoder_of, encode, text_column
+
+Convert = Callable[[Any], Any]
+
+_UTC: Final = timezone.utc  # noqa: UP017  Python 3.10 has no datetime.UTC
+
+
+@dataclass(frozen=True)
+class Codec:
+    """`prepare` and `restore` map between the application's value and the one that is encoded; `kind` is what an
+    encoding of the column must be, None for any; `read_plain` and `write_plain` speak with the column as it was."""
+
+    prepare: Convert
+    read_plain: Convert
+    write_plain: Convert = str
+    kind: Kind | None = None
+    restore: Convert | None = None
+    read: Callable[[bytes], Any] | None = None
+    """Reads an encoding in place of `restore`."""
+
+    def to_bytes(self, value: Any) -> bytes:
+        return encode(self.prepare(value))
+
+    def from_column(self) -> Callable[[list[bytes]], list[Any]] | None:
+        """A function for whole columns, where there is a quicker one."""
+        return text_column if self.kind is Kind.TEXT and self.restore is None and self.read is None else None
+
+    def from_bytes(self) -> Callable[[bytes], Any]:
+        """A function, since it runs for every value of a result."""
+        if self.read is not None:
+            return self.read
+        kind, restore = self.kind, self.restore
+        if kind is None:
+            return decode if restore is None else lambda data: restore(decode(data))
+        read, first = decoder_of(kind), int(kind)
+
+        def from_bytes(data: bytes) -> Any:
+            if data[0] != first:
+                raise InvalidValue(f"not a {kind.name.lower()}, which the field asks for")
+            return read(data)
+
+        return from_bytes if restore is None else lambda data: restore(from_bytes(data))
+
+
+def codec_of(inner: models.Field) -> Codec:
+    """The codec of a field's values."""
+    if isinstance(inner, models.JSONField):
+        return _json(inner)
+    if isinstance(inner, models.BinaryField):
+        return Codec(_binary, _binary, _binary, Kind.BYTES)
+    if hasattr(inner, "base_field") and inner.get_internal_type() == "ArrayField":
+        return _array(codec_of(inner.base_field))
+    codec = _simple(inner)
+    own = getattr(inner, "from_db_value", None)
+    if own is None:
+        return codec
+    # a field of the application's own, over one of Django's: what a plain column would hold is what is encrypted
+    return Codec(
+        lambda value: inner.get_db_prep_value(value, connection),
+        lambda stored: own(stored, None, connection),
+        lambda value: str(inner.get_db_prep_value(value, connection)),
+        None,
+        lambda value: own(value, None, connection),
+    )
+
+
+_KINDS: Final[list[tuple[type[models.Field], Kind]]] = [
+    (models.BooleanField, Kind.BOOLEAN),
+    (models.FloatField, Kind.FLOAT),
+    (models.IntegerField, Kind.INTEGER),
+    (models.TimeField, Kind.TIME),
+    (models.UUIDField, Kind.UUID),
+    (models.CharField, Kind.TEXT),
+    (models.TextField, Kind.TEXT),
+    (models.GenericIPAddressField, Kind.TEXT),
+    (models.FilePathField, Kind.TEXT),
+]
+
+
+def _simple(inner: models.Field) -> Codec:
+    to_python = _strict(inner.to_python)
+    prepare = _strict(inner.get_prep_value)
+    if isinstance(inner, models.DecimalField):
+        return Codec(lambda value: _quantized(inner, to_python(value)), to_python, str, Kind.DECIMAL)
+    if isinstance(inner, models.DateTimeField):
+        return Codec(
+            lambda value: _moment(to_python, value),
+            lambda stored: _restored_moment(_moment(to_python, stored)),
+            lambda value: str(_moment(to_python, value).isoformat()),
+            Kind.DATETIME,
+            _restored_moment,
+        )
+    if isinstance(inner, models.DateField):
+        return Codec(to_python, to_python, lambda value: str(to_python(value).isoformat()), Kind.DATE)
+    if isinstance(inner, models.DurationField):
+        return Codec(to_python, to_python, lambda value: duration_string(to_python(value)), Kind.DURATION)
+    for field, kind in _KINDS:
+        if isinstance(inner, field):
+            # a plain column gives back what the database holds, so the value itself and no subclass of its type
+            return Codec(prepare, to_python, lambda value: str(prepare(value)), kind)
+    return Codec(prepare, to_python)
+
+
+def _strict(convert: Convert) -> Convert:
+    """The conversion, with an error that does not quote the value in place of Django's."""
+
+    def converted(value: Any) -> Any:
+        try:
+            return convert(value)
+        except ValidationError:
+            raise ValueError("the field does not accept the value") from None
+
+    return converted
+
+
+def _quantized(inner: models.DecimalField, value: Decimal) -> Decimal:
+    """With the digits that a plain column would keep. Raises InvalidOperation when there are too many."""
+    text = format_number(value, inner.max_digits, inner.decimal_places)
+    return Decimal(text)
+
+
+def _moment(to_python: Convert, value: Any) -> datetime:
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day)  # as Django reads a date, without its warning
+    moment: datetime = to_python(value)
+    return make_aware(moment) if settings.USE_TZ and is_naive(moment) else moment
+
+
+def _restored_moment(moment: datetime) -> datetime:
+    """As a plain column returns it: in UTC where the project uses time zones."""
+    return moment if moment.tzinfo is None or not settings.USE_TZ else moment.astimezone(_UTC)
+
+
+def _binary(value: Any) -> bytes:
+    if isinstance(value, str):
+        raise TypeError("text in place of bytes")
+    return bytes(value)
+
+
+def _json(inner: models.JSONField) -> Codec:
+    def dumps(value: Any) -> str:
+        return json.dumps(value, cls=inner.encoder)
+
+    def prepare(value: Any) -> Json:
+        return Json(value) if inner.encoder is None else Json(text=dumps(value))
+
+    def loads(text: Any) -> Any:
+        return json.loads(text, cls=inner.decoder)
+
+    def read(data: bytes) -> Any:
+        if data[:1] != b"\x1c":
+            raise InvalidValue("not JSON, which the field asks for")
+        return loads(str(data[1:], "utf-8"))
+
+    def read_plain(stored: Any) -> Any:
+        return loads(stored) if isinstance(stored, str) else stored
+
+    return Codec(prepare, read_plain, dumps, Kind.JSON, read=None if inner.decoder is None else read)
+
+
+def _array(item: Codec) -> Codec:
+    def each(convert: Convert | None, values: Any) -> Any:
+        if isinstance(values, list | tuple):
+            return [each(convert, value) for value in values]
+        return values if values is None or convert is None else convert(values)
+
+    def prepare(values: Any) -> Any:
+        if not isinstance(values, list | tuple):
+            raise TypeError("no array")
+        return each(item.prepare, values)
+
+    def read_plain(stored: Any) -> Any:
+        return each(item.read_plain, json.loads(stored) if isinstance(stored, str) else stored)
+
+    def restore(values: Any) -> Any:
+        return each(item.restore, values)
+
+    return Codec(prepare, read_plain, lambda values: json.dumps(each(item.write_plain, values)), Kind.ARRAY, restore)

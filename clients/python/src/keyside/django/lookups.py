@@ -1,0 +1,159 @@
+"""Conditions on encrypted fields: what a blind index answers, and why everything else is refused."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NoReturn
+
+from django.core.exceptions import EmptyResultSet
+from django.db import models
+from django.db.models.expressions import Col
+from django.db.models.lookups import IsNull, Lookup
+
+from keyside.django.telling import PlainPlaceholder
+from keyside.fields import NotSearchable
+from keyside.fields.declaration import UNFIT
+
+_ORDER: Final = "ciphertexts have no order; fetch the rows by other conditions and compare in Python"
+_PATTERN: Final = (
+    "ciphertexts have no substrings; add a BlindIndex of the part that you search (last(4), 'domain') and compare that"
+)
+_OTHER: Final = "the database sees ciphertext only; compute it in Python"
+ADVICE: Final = {
+    **dict.fromkeys(("gt", "gte", "lt", "lte", "range"), _ORDER),
+    **dict.fromkeys(
+        ("contains", "icontains", "startswith", "istartswith", "endswith", "iendswith", "regex", "iregex", "search"),
+        _PATTERN,
+    ),
+}
+
+
+def refuse(field: Any, what: str, advice: str) -> NoReturn:
+    """Raises NotSearchable."""
+    message = f"{what} cannot be answered on an encrypted field: {advice}"
+    raise NotSearchable(message, field.model._meta.db_table, field.column)
+
+
+def lookup_of(field: Any, name: str) -> type[Lookup]:
+    """The lookup of this name. Raises NotSearchable for those that no index answers."""
+    found = LOOKUPS.get(name)
+    if found is None:
+        refuse(field, name, ADVICE.get(name, _OTHER))
+    return found
+
+
+class _ByIndex(Lookup):
+    """A comparison with plain values that is answered by the index column of the same table or alias."""
+
+    compared = "exact"
+    """The lookup on the index column."""
+
+    def __init__(self, lhs: Any, rhs: Any) -> None:
+        field = lhs.output_field
+        if not isinstance(lhs, Col):
+            refuse(field, self.lookup_name, "compare the field itself, not an expression of it")
+        self._refuse_expressions(field, rhs)
+        super().__init__(lhs, rhs)
+
+    def _refuse_expressions(self, field: Any, value: Any) -> None:
+        if hasattr(value, "resolve_expression"):
+            advice = "compare it with plain values; equal values of two columns have different ciphertexts"
+            refuse(field, self.lookup_name, advice)
+
+    def get_prep_lookup(self) -> Any:
+        return self.rhs
+
+    def index(self) -> models.Field:
+        """The first index of a whole value. Raises NotSearchable."""
+        field = self.lhs.target
+        partial = []
+        for index, declared in field.indexes:
+            if declared.normalize.whole and self.fits(declared.normalize.name):
+                found: models.Field = index
+                return found
+            partial.append(index.name)
+        refuse(field, self.lookup_name, self.missing(field, partial))
+
+    def fits(self, normalization: str) -> bool:
+        return True
+
+    def missing(self, field: Any, others: list[str]) -> str:
+        hint = f"; for a part of the value, compare {', '.join(others)}" if others else ""
+        return f"declare it with blind_index=BlindIndex(){hint}"
+
+    def values(self) -> list[Any]:
+        return [self.rhs]
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
+        index, alias = self.index(), self.lhs.alias
+        column = index.get_col(alias)
+        values = self.values()
+        compared = values if self.compared == "in" else values[0]
+        found, parameters = compiler.compile(index.get_lookup(self.compared)(column, compared))
+        known, _ = compiler.compile(IsNull(column, False))
+        # a row without an index is not equal, rather than of unknown equality: that matters under NOT
+        answer, parameters = f"({found} AND {known})", [*parameters]
+        if self.lhs.target.declaration.stage.reads_plaintext:
+            unknown, _ = compiler.compile(IsNull(column, True))
+            plain, added = self._plain(compiler, index, values)
+            answer, parameters = f"({answer} OR ({unknown} AND {plain}))", [*parameters, *added]
+        return answer, parameters
+
+    def _plain(self, compiler: Any, index: Any, values: list[Any]) -> tuple[str, list[Any]]:
+        """Rows that were not encrypted yet have no index: they are compared as they are."""
+        field = self.lhs.target
+        column, _ = compiler.compile(self.lhs)
+        folded = index.declaration.normalize.name == "casefold" and field.declaration.storage == "text"
+        parameters = []
+        for value in values:
+            try:
+                plain = field.to_plain(value.strip().lower() if folded else value)
+            except UNFIT:
+                message = "the value is not of the field's type"
+                raise NotSearchable(message, field.model._meta.db_table, field.column) from None
+            parameters.append(PlainPlaceholder(field.declaration, value, plain))
+        if folded:
+            column = f"LOWER(TRIM({column}))"
+        return f"({column} IS NOT NULL AND {column} IN ({', '.join(['%s'] * len(values))}))", parameters
+
+
+class Exact(_ByIndex):
+    """`filter(ssn=…)`: equal in the sense of the index's normalisation."""
+
+    lookup_name = "exact"
+
+
+class IExact(_ByIndex):
+    """`filter(ssn__iexact=…)`: by an index that knows no case."""
+
+    lookup_name = "iexact"
+
+    def fits(self, normalization: str) -> bool:
+        return normalization == "casefold"
+
+    def missing(self, field: Any, others: list[str]) -> str:
+        return 'declare it with blind_index=BlindIndex(normalize="casefold")'
+
+
+class In(_ByIndex):
+    """`filter(ssn__in=[…])`."""
+
+    lookup_name = "in"
+    compared = "in"
+
+    def _refuse_expressions(self, field: Any, value: Any) -> None:
+        super()._refuse_expressions(field, value)
+        for one in value:
+            super()._refuse_expressions(field, one)
+
+    def values(self) -> list[Any]:
+        values = [value for value in self.rhs if value is not None]
+        if not values:
+            raise EmptyResultSet
+        return values
+
+
+class IsNullField(IsNull):
+    """`filter(ssn__isnull=True)`: NULL is never encrypted."""
+
+
+LOOKUPS: Final[dict[str, type[Lookup]]] = {"exact": Exact, "iexact": IExact, "in": In, "isnull": IsNullField}

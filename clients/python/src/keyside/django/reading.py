@@ -1,0 +1,223 @@
+"""Reading: whole fetched chunks are decrypted in one round trip, below everything that Django makes of rows.
+
+`SQLCompiler.apply_converters` stands on every way from a fetched row to Python: models, values, aggregates, raw.
+Here it gets chunks in place of rows. What it does not recognise it leaves to `EncryptedField.from_db_value`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from itertools import islice
+from typing import Any, Final
+
+from django.db.models.expressions import Col, ColPairs
+from django.db.models.sql.compiler import SQLCompiler
+from django.db.models.sql.query import RawQuery
+
+from keyside.django import settings
+from keyside.django.fields import EncryptedField
+from keyside.django.inspection import check_searchable
+from keyside.django.telling import field_named
+from keyside.fields import Stored, current, open_chunk
+
+CHUNK: Final = 2000
+"""Rows a round trip of a result that is in memory already."""
+
+EXTRA: Final = "_keyside_extra"
+FETCHED: Final = "_keyside_fetched"
+
+
+@dataclass
+class _Encrypted:
+    """An encrypted column of a result, and where the rest of what it needs stands in the same row."""
+
+    position: int
+    field: EncryptedField
+    key: list[int] | None
+    """Positions of the columns that it is bound to, or of the primary key for messages."""
+    partition: int | None
+    known_partition: Any
+    """The partition of `keyside.context` when the statement was executed."""
+
+
+def hook_reads() -> None:
+    """Put the hooks in place; once a process."""
+    SQLCompiler.apply_converters = _apply_converters(SQLCompiler.apply_converters)
+    SQLCompiler.execute_sql = _execute_sql(SQLCompiler.execute_sql)
+    SQLCompiler.get_select = _get_select(SQLCompiler.get_select)
+    SQLCompiler.pre_sql_setup = _pre_sql_setup(SQLCompiler.pre_sql_setup)
+
+
+def _apply_converters(original: Any) -> Any:
+    @wraps(original)
+    def apply_converters(self: Any, rows: Any, converters: dict[int, Any]) -> Any:
+        encrypted = _encrypted(self, converters)
+        if not encrypted:
+            return original(self, rows, converters)
+        return _opened(self, original, iter(rows), converters, encrypted)
+
+    return apply_converters
+
+
+def _opened(
+    compiler: Any, original: Any, rows: Iterator[Any], converters: dict[int, Any], encrypted: list[_Encrypted]
+) -> Iterator[Any]:
+    """The rows with decrypted values, and with what Django converts itself."""
+    positions = {one.position for one in encrypted}
+    others = {position: found for position, found in converters.items() if position not in positions}
+    extra = getattr(compiler, EXTRA, 0)
+    while chunk := list(islice(rows, getattr(compiler, FETCHED, None) or CHUNK)):
+        if others:
+            chunk = list(original(compiler, chunk, others))
+        columns: list[Any] = list(zip(*chunk, strict=True))
+        stored = [_stored(one, columns, len(chunk)) for one in encrypted]
+        for one, values in zip(encrypted, open_chunk(stored, settings.send()), strict=True):
+            columns[one.position] = values
+        yield from map(list, zip(*columns[: len(columns) - extra], strict=True))
+
+
+def _stored(one: _Encrypted, columns: Sequence[Any], count: int) -> Stored:
+    held = columns[one.position]
+    if memoryview in set(map(type, held)):
+        held = [bytes(value) if type(value) is memoryview else value for value in held]
+    keys = None if one.key is None else list(zip(*[columns[position] for position in one.key], strict=True))
+    partitions = None
+    if one.partition is not None:
+        partitions = columns[one.partition]
+    elif one.known_partition is not None:
+        partitions = [one.known_partition] * count
+    return Stored(one.field.declaration, held, keys, partitions)
+
+
+def _encrypted(compiler: Any, converters: dict[int, Any]) -> list[_Encrypted]:
+    """The encrypted columns of a result."""
+    found: list[_Encrypted] = []
+    places: dict[tuple[Any, str], int] | None = None
+    for position, (convert, expression) in converters.items():
+        field = _field_of(convert)
+        if field is None:
+            continue
+        if places is None:
+            places = _places(compiler)
+        alias = expression.alias if isinstance(expression, Col) else None
+        declared = field.declaration
+        known = None
+        if declared.partition is not None and declared.partition_column is None:
+            known = current(declared.partition_name)
+        named = declared.bind or [key.name for key in field.model._meta.pk_fields]
+        chooser = declared.partition_column
+        chosen = None if chooser is None else _positions(places, alias, field, [chooser])
+        key = _positions(places, alias, field, named)
+        found.append(_Encrypted(position, field, key, None if chosen is None else chosen[0], known))
+    return found
+
+
+def _field_of(convert: list[Any]) -> EncryptedField | None:
+    """The encrypted field, when its own converter is all there is."""
+    if len(convert) == 1:
+        field = getattr(convert[0], "__self__", None)
+        if isinstance(field, EncryptedField) and convert[0] == field.from_db_value:
+            return field
+    return None
+
+
+def _positions(
+    places: dict[tuple[Any, str], int], alias: Any, field: EncryptedField, names: Sequence[str]
+) -> list[int] | None:
+    """Where fields of the same row stand; None when one is not selected."""
+    found = []
+    for name in names:
+        local = field_named(field.model, name)
+        position = None if local is None else places.get((alias, local.column))
+        if position is None:
+            return None
+        found.append(position)
+    return found
+
+
+def _places(compiler: Any) -> dict[tuple[Any, str], int]:
+    """Positions of plain columns by alias and column."""
+    if compiler.select is None:
+        # a raw query knows its columns by name
+        names = compiler.query.get_columns() if isinstance(compiler.query, RawQuery) else ()
+        return _Anywhere({(None, name): at for at, name in enumerate(names)})
+    places: dict[tuple[Any, str], int] = {}
+    at = 0
+    for expression, _, _ in compiler.select:
+        parts = expression.get_source_expressions() if isinstance(expression, ColPairs) else [expression]
+        for part in parts:
+            if isinstance(part, Col):
+                places.setdefault((part.alias, part.target.column), at)
+            at += 1
+    return places
+
+
+class _Anywhere(dict[tuple[Any, str], int]):
+    """Places of a result whose columns have no alias."""
+
+    def get(self, key: tuple[Any, str], default: Any = None) -> Any:
+        return super().get((None, key[1]), default)
+
+
+def _execute_sql(original: Any) -> Any:
+    @wraps(original)
+    def execute_sql(self: Any, *args: Any, chunked_fetch: bool = False, **options: Any) -> Any:
+        setattr(self, FETCHED, options.get("chunk_size") if chunked_fetch else None)
+        return original(self, *args, chunked_fetch=chunked_fetch, **options)
+
+    return execute_sql
+
+
+def _get_select(original: Any) -> Any:
+    @wraps(original)
+    def get_select(self: Any, with_col_aliases: bool = False) -> Any:
+        select, klass_info, annotations = original(self, with_col_aliases)
+        setattr(self, EXTRA, 0)
+        if not with_col_aliases and _may_widen(self.query):
+            extra = _companions(select)
+            setattr(self, EXTRA, len(extra))
+            select = [*select, *[(column, self.compile(column), None) for column in extra]]
+        return select, klass_info, annotations
+
+    return get_select
+
+
+def _may_widen(query: Any) -> bool:
+    """Whether more columns would leave the rows of the result as they are."""
+    return not (query.subquery or query.combinator or query.distinct or query.group_by is not None)
+
+
+def _companions(select: list[Any]) -> list[Col]:
+    """Columns that bound columns need, and that the query does not select."""
+    columns = [part for expression, _, _ in select for part in _parts(expression)]
+    there = {(column.alias, column.target.column) for column in columns}
+    extra: list[Col] = []
+    for column in columns:
+        field = column.target
+        if isinstance(field, EncryptedField) and field.declaration.needs_row:
+            declared = field.declaration
+            for name in [*declared.bind, declared.partition_column]:
+                local = field_named(field.model, name) if name else None
+                if local is not None and (column.alias, local.column) not in there:
+                    there.add((column.alias, local.column))
+                    extra.append(local.get_col(column.alias))
+    return extra
+
+
+def _parts(expression: Any) -> list[Col]:
+    parts = expression.get_source_expressions() if isinstance(expression, ColPairs) else [expression]
+    return [part for part in parts if isinstance(part, Col)]
+
+
+def _pre_sql_setup(original: Any) -> Any:
+    @wraps(original)
+    def pre_sql_setup(self: Any, *args: Any, **options: Any) -> Any:
+        setup = original(self, *args, **options)
+        if setup is not None:
+            _, order_by, group_by = setup
+            check_searchable(self, order_by, group_by)
+        return setup
+
+    return pre_sql_setup

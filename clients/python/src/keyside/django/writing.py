@@ -1,0 +1,94 @@
+"""Writing and searching: the values of a statement are encrypted in one round trip, just before the driver is called.
+
+Until then placeholders stand in the parameters, so what Django logs, collects under DEBUG and quotes is `<encrypted>`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from django.db.backends.base.operations import BaseDatabaseOperations
+
+from keyside.django import settings
+from keyside.django.telling import SearchPlaceholder, Written
+from keyside.fields import MASK, FieldUnwritable, NotSearchable, Placeholder, seal
+
+
+def encrypt_parameters(execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
+    """An execute wrapper (django.db.connection.execute_wrapper). Raises FieldError; then nothing was sent."""
+    if many and params is not None and not isinstance(params, list | tuple):
+        params = list(params)
+    placeholders = list(_placeholders(params))
+    if not placeholders:
+        return execute(sql, params, many, context)
+    _check_indexes(placeholders)
+    unsealed = {id(one): one for one in placeholders if one.sealed is None}
+    if unsealed:
+        seal(list(unsealed.values()), settings.send())
+    return execute(sql, _replaced(params, _sealed_for(context["connection"])), many, context)
+
+
+def _placeholders(params: Any) -> Iterator[Placeholder]:
+    """All of them, however deep: rows of executemany, arrays of UNNEST."""
+    for value in params.values() if isinstance(params, Mapping) else params or ():
+        if isinstance(value, Placeholder):
+            yield value
+        elif type(value) in (list, tuple, dict):
+            yield from _placeholders(value)
+
+
+def _replaced(params: Any, replace: Callable[[Placeholder], Any]) -> Any:
+    if isinstance(params, Placeholder):
+        return replace(params)
+    if type(params) in (list, tuple):
+        return type(params)([_replaced(value, replace) for value in params])
+    if type(params) is dict:
+        return {name: _replaced(value, replace) for name, value in params.items()}
+    return params
+
+
+def _sealed_for(connection: Any) -> Callable[[Placeholder], Any]:
+    binary = connection.Database.Binary
+
+    def sealed(placeholder: Placeholder) -> Any:
+        value = placeholder.sealed
+        if type(value) is bytes:
+            # as BinaryField does: some drivers want to be told that bytes are binary
+            return binary(value)
+        if value is None and isinstance(placeholder, SearchPlaceholder):
+            place = placeholder.place
+            raise NotSearchable("the value has no index under the column's normalisation", place.table, place.column)
+        return value
+
+    return sealed
+
+
+def _check_indexes(placeholders: list[Placeholder]) -> None:
+    """A statement that writes values must write their indexes. Raises FieldUnwritable."""
+    values = [one for one in placeholders if isinstance(one, Written)]
+    if not any(one.indexes for one in values):
+        return
+    count = Counter(id(one.place) for one in placeholders if not isinstance(one, SearchPlaceholder))
+    for one in {id(one.place): one for one in values}.values():
+        for index in one.indexes:
+            if count[id(index)] != count[id(one.place)]:
+                message = f"the statement writes it, but not its blind index {index.column}"
+                raise FieldUnwritable(message, one.place.table, one.place.column)
+
+
+def masked_last_query(connection: Any) -> Callable[[Any, Any, Any], Any]:
+    """`last_executed_query` of a connection, showing `<encrypted>` for what is encrypted."""
+    own = type(connection.ops).last_executed_query
+
+    def last_executed_query(cursor: Any, sql: Any, params: Any) -> Any:
+        if next(_placeholders(params), None) is None:
+            return own(connection.ops, cursor, sql, params)
+        shown = _replaced(params, lambda placeholder: MASK)
+        if connection.vendor == "sqlite":
+            return own(connection.ops, cursor, sql, shown)
+        # what the driver sent holds ciphertext; this shows the statement and its parameters
+        return BaseDatabaseOperations.last_executed_query(connection.ops, cursor, sql, shown)
+
+    return last_executed_query
