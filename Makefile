@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 PROVIDER ?= LOCAL
+APP ?= sqlalchemy
 FUZZ_SECONDS ?= 600
 
 VENV := .venv
@@ -33,8 +34,8 @@ demo: $(VENV)/.demo $(if $(filter-out LOCAL,$(PROVIDER)),$(VENV)/.servers)  ## e
 	$(BIN)/python -m demo --provider $(PROVIDER)
 
 .PHONY: example
-example: $(VENV)/.demo  ## an application with encrypted columns, on the same table, against a sidecar of its own
-	$(BIN)/python -m examples.sqlalchemy_app
+example: $(VENV)/.demo  ## an application with encrypted columns, on the same table, against a sidecar of its own (APP=sqlalchemy, django)
+	$(BIN)/python -m examples.$(APP)_app
 
 .PHONY: test
 test: lint unit sanitize threads package  ## every check there is: lint, tests, native tests and a short fuzz under sanitizers, wheels

@@ -1,0 +1,284 @@
+"""Encrypted columns in Django's admin: masked, found by blind index, and never in the change history.
+
+    @admin.register(Patient)
+    class PatientAdmin(EncryptedAdminMixin, admin.ModelAdmin):
+        list_display = ["name", "ssn"]                  ssn shows <encrypted>
+        search_fields = ["name", "ssn"]                 ssn is compared as a whole, by its blind index
+
+For inlines as well. What `__str__` of a model says is the application's own; only the change history is cleaned of it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from django import forms
+from django.core import checks
+from django.core.exceptions import FieldDoesNotExist, ValidationError
+from django.db import models
+from django.http import HttpRequest
+from django.utils.text import capfirst, smart_split, unescape_string_literal
+
+from keyside.django.fields import EncryptedField
+from keyside.django.masking_forms import masking
+from keyside.fields import MASK
+
+Shown = Callable[[Any], Any]
+
+
+class EncryptedAdminMixin:
+    """For the bases of a ModelAdmin or an inline, before it."""
+
+    model: type[models.Model]
+
+    def has_reveal_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Whether this user sees encrypted values. Nobody does, unless this is overridden."""
+        return False
+
+    def mask_encrypted(self, field: EncryptedField, value: Any) -> Any:
+        """What stands for a value that is not NULL; an override may leave the last four digits, say."""
+        return MASK
+
+    # lists and read-only fields
+
+    def get_list_display(self, request: HttpRequest) -> list[Any]:
+        shown = super().get_list_display(request)  # type: ignore[misc]  # of the admin class beside this mixin
+        return self._with_columns(shown, request, self._encrypted_names())
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        named = list(super().get_readonly_fields(request, obj))  # type: ignore[misc]  # as above
+        if not self._may_change(request, obj):
+            named += [name for name in self._encrypted_names() if name not in named]
+        return self._with_columns(named, request, self._encrypted_names(), obj)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        fieldsets = super().get_fieldsets(request, obj)  # type: ignore[misc]  # as above
+        readonly = {one.__name__ for one in self.get_readonly_fields(request, obj) if isinstance(one, _Column)}
+        seen: list[Any] = []
+        return [
+            (name, {**options, "fields": self._readonly(options["fields"], request, readonly, obj, seen)})
+            for name, options in fieldsets
+        ]
+
+    def _readonly(
+        self, fields: Sequence[Any], request: HttpRequest, names: set[str], obj: Any, seen: list[Any]
+    ) -> list[Any]:
+        """Fields of a fieldset with columns in place of names, each once."""
+        kept: list[Any] = []
+        for field in self._with_columns(fields, request, names, obj):
+            if isinstance(field, list | tuple):
+                kept.append(self._readonly(field, request, names, obj, seen))
+            elif not isinstance(field, _Column) or field not in seen:
+                kept.append(field)
+                seen.append(field)
+        return kept
+
+    def _with_columns(
+        self, names: Iterable[Any], request: HttpRequest, wanted: Iterable[str], obj: Any = None
+    ) -> list[Any]:
+        reveal = self.has_reveal_permission(request, obj)
+        wanted = set(wanted)
+        return [
+            _Column(self, self.model._meta.get_field(name), reveal)
+            if isinstance(name, str) and name in wanted
+            else name
+            for name in names
+        ]
+
+    def _may_change(self, request: HttpRequest, obj: Any) -> bool:
+        allowed: bool = self.has_change_permission(request, obj)  # type: ignore[attr-defined]  # of the admin class
+        return obj is None or allowed
+
+    def _encrypted_names(self) -> list[str]:
+        return [field.name for field in _encrypted_fields(self.model)]
+
+    # forms
+
+    def formfield_for_dbfield(self, db_field: models.Field, request: HttpRequest, **named: Any) -> Any:
+        if isinstance(db_field, EncryptedField):
+            overrides = self.formfield_overrides  # type: ignore[attr-defined]  # of the admin class
+            for kind in type(db_field.inner).__mro__:
+                if kind in overrides:
+                    named = {**copy.deepcopy(overrides[kind]), **named}
+                    break
+        return super().formfield_for_dbfield(db_field, request, **named)  # type: ignore[misc]  # as above
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **named: Any) -> Any:
+        form: type[forms.ModelForm] = super().get_form(request, obj, change=change, **named)  # type: ignore[misc]  # as above
+        return form if self.has_reveal_permission(request, obj) else masking(form)
+
+    def get_formset(self, request: HttpRequest, obj: Any = None, **named: Any) -> Any:
+        formset = super().get_formset(request, obj, **named)  # type: ignore[misc]  # as above
+        if not self.has_reveal_permission(request, obj):
+            formset.form = masking(formset.form)
+        return formset
+
+    # search
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: models.QuerySet, search_term: str
+    ) -> tuple[models.QuerySet, bool]:
+        """Each word is looked for in plain fields as ever, and in encrypted ones as a whole; so is the whole term."""
+        names = [str(name) for name in self.get_search_fields(request)]  # type: ignore[attr-defined]  # of the admin class
+        encrypted = {name: field for name in names if (field := _encrypted_at(self.model, name)) is not None}
+        if not encrypted or not search_term:
+            return super().get_search_results(request, queryset, search_term)  # type: ignore[misc,no-any-return]  # as above
+        plain = copy.copy(self)
+        plain.get_search_fields = lambda request: [name for name in names if name not in encrypted]  # type: ignore[attr-defined]  # for one search
+        words = list(smart_split(search_term))
+        found, duplicates = queryset, False
+        for word in words:
+            whole = found.filter(_equal(encrypted, _unquoted(word)))
+            if len(names) > len(encrypted):
+                partly, more = super(EncryptedAdminMixin, plain).get_search_results(request, found, word)  # type: ignore[misc]  # as above
+                whole, duplicates = whole | partly, duplicates or more
+            found = whole
+        if len(words) > 1:
+            found = found | queryset.filter(_equal(encrypted, search_term.strip()))
+        return found, duplicates or any("__" in name for name in encrypted)
+
+    # change history
+
+    def construct_change_message(self, request: HttpRequest, form: Any, formsets: Any, add: bool = False) -> list[Any]:
+        message: list[Any] = super().construct_change_message(request, form, formsets, add)  # type: ignore[misc]  # as above
+        objects = [one for formset in formsets or [] for one in _objects_of(formset)]
+        for entry in message:
+            for detail in entry.values():
+                if "object" in detail:
+                    detail["object"] = without_encrypted(detail["object"], *objects)
+        return message
+
+    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        return super().log_addition(request, _Named(obj), message)  # type: ignore[misc]  # as above
+
+    def log_change(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        return super().log_change(request, _Named(obj), message)  # type: ignore[misc]  # as above
+
+    def log_deletions(self, request: HttpRequest, queryset: Iterable[Any]) -> Any:
+        return super().log_deletions(request, [_Named(obj) for obj in queryset])  # type: ignore[misc]  # as above
+
+    # declarations that cannot work
+
+    def check(self, **named: Any) -> list[Any]:
+        found: list[Any] = super().check(**named)  # type: ignore[misc]  # as above
+        return [*found, *_impossible(self)]
+
+
+class _Column:
+    """A callable for `list_display` and fieldsets that shows an encrypted field, and offers no sorting."""
+
+    def __init__(self, admin: EncryptedAdminMixin, field: EncryptedField, reveal: bool) -> None:
+        self.__name__ = field.name
+        self.short_description = capfirst(field.verbose_name)
+        self._admin = admin
+        self._field = field
+        self._reveal = reveal
+
+    def __call__(self, obj: Any) -> Any:
+        value = getattr(obj, self._field.attname)
+        if value is None or not self._reveal:
+            return None if value is None else self._admin.mask_encrypted(self._field, value)
+        return dict(self._field.flatchoices).get(value, value) if self._field.choices else value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Column) and other.__name__ == self.__name__
+
+    def __hash__(self) -> int:
+        return hash(self.__name__)
+
+
+class _Named:
+    """An object as the change history may name it."""
+
+    def __init__(self, obj: Any) -> None:
+        self._meta = obj._meta
+        self.pk = obj.pk
+        self._text = without_encrypted(str(obj), obj)
+
+    def __str__(self) -> str:
+        return self._text
+
+
+def without_encrypted(text: str, *objects: Any) -> str:
+    """The text with `<encrypted>` in place of what encrypted columns of the objects hold."""
+    values = {str(obj.__dict__.get(field.attname) or "") for obj in objects for field in _encrypted_fields(type(obj))}
+    for value in sorted(values - {""}, key=len, reverse=True):
+        text = text.replace(value, MASK)
+    return text
+
+
+def _encrypted_fields(model: type[models.Model]) -> list[EncryptedField]:
+    return [field for field in model._meta.concrete_fields if isinstance(field, EncryptedField)]
+
+
+def _objects_of(formset: Any) -> list[Any]:
+    return [*formset.new_objects, *[changed for changed, _ in formset.changed_objects], *formset.deleted_objects]
+
+
+def _unquoted(word: str) -> str:
+    quoted = len(word) > 1 and word[0] in "\"'" and word[0] == word[-1]
+    return str(unescape_string_literal(word)) if quoted else word
+
+
+def _bare(name: str) -> str:
+    """A search field without its prefix and without the lookups that mean the whole value."""
+    return name.lstrip("=").removesuffix("__exact").removesuffix("__iexact")
+
+
+def _encrypted_at(model: type[models.Model], name: str) -> EncryptedField | None:
+    """The encrypted field that a name of `search_fields` leads to, through relations too."""
+    options = model._meta
+    field = None
+    for part in _bare(name.lstrip("^@")).split("__"):
+        try:
+            field = options.get_field(options.pk.name if part == "pk" else part)
+        except FieldDoesNotExist:
+            break
+        if hasattr(field, "path_infos"):
+            options = field.path_infos[-1].to_opts
+    return field if isinstance(field, EncryptedField) else None
+
+
+def _equal(fields: dict[str, EncryptedField], text: str) -> models.Q:
+    """Rows of which one of the fields is what the text says; none for a text that none of them can hold."""
+    conditions = models.Q(pk__in=[])
+    for name, field in fields.items():
+        try:
+            value = field.to_python(text)
+        except (ValidationError, ValueError):
+            continue  # a date, say, is never equal to a name
+        conditions |= models.Q((f"{_bare(name)}__exact", value))
+    return conditions
+
+
+def _impossible(admin: Any) -> list[checks.Error]:
+    """What Django's own checks let pass, and no ciphertext can do."""
+    found = []
+    for option, hint in (
+        ("list_filter", "filter by a plain field"),
+        ("ordering", "sort by a plain field"),
+        ("list_editable", "edit it in the form of an object"),
+        ("date_hierarchy", "use a plain date"),
+    ):
+        named = getattr(admin, option, None) or ()
+        for name in [named] if isinstance(named, str) else named:
+            name = name[0] if isinstance(name, tuple) and name else name
+            if isinstance(name, str) and _encrypted_at(admin.model, name.lstrip("-")) is not None:
+                message = f"The value of '{option}' refers to {name!r}, which is encrypted."
+                found.append(checks.Error(message, hint=hint, obj=type(admin), id="keyside.E101"))
+    for name in getattr(admin, "search_fields", None) or ():
+        field = _encrypted_at(admin.model, str(name))
+        if field is None:
+            continue
+        if not any(index.normalize.whole for _, index in field.indexes):
+            hint = f"give {field.name} a BlindIndex of the whole value"
+            message = f"The value of 'search_fields' refers to {name!r}, which has no blind index to be searched by."
+            found.append(checks.Error(message, hint=hint, obj=type(admin), id="keyside.E102"))
+        elif str(name)[0] in "^@":
+            message = (
+                f"The value of 'search_fields' refers to {name!r}, but ciphertexts have no beginnings and no words."
+            )
+            found.append(checks.Error(message, hint="leave the prefix out", obj=type(admin), id="keyside.E102"))
+    return found

@@ -1,0 +1,1 @@
+"""keyside_backfill, keyside_reencrypt, keyside_status, keyside_decrypt_column."""

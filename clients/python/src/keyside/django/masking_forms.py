@@ -1,0 +1,108 @@
+"""Forms that take new values of encrypted columns and never show the present ones: left empty, a value stays."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from django import forms
+
+from keyside.django.fields import EncryptedField
+from keyside.fields import MASK
+
+
+class MaskedWidget(forms.Widget):
+    """Another widget, always drawn as if there were no value."""
+
+    def __init__(self, inner: forms.Widget) -> None:
+        super().__init__(inner.attrs)
+        self.inner = inner
+        self.needs_multipart_form = inner.needs_multipart_form
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> MaskedWidget:
+        fresh = copy.copy(self)
+        fresh.inner = copy.deepcopy(self.inner, memo)
+        fresh.attrs = fresh.inner.attrs
+        memo[id(self)] = fresh
+        return fresh
+
+    @property
+    def is_hidden(self) -> bool:
+        return bool(self.inner.is_hidden)
+
+    @property
+    def media(self) -> forms.Media:
+        return self.inner.media
+
+    def get_context(self, name: str, value: Any, attrs: dict[str, Any] | None) -> dict[str, Any]:
+        found: dict[str, Any] = self.inner.get_context(name, None, {"placeholder": MASK, **(attrs or {})})
+        return found
+
+    def render(self, name: str, value: Any, attrs: dict[str, Any] | None = None, renderer: Any = None) -> str:
+        drawn: str = self.inner.render(name, None, {"placeholder": MASK, **(attrs or {})}, renderer)
+        return drawn
+
+    def value_from_datadict(self, data: Any, files: Any, name: str) -> Any:
+        return self.inner.value_from_datadict(data, files, name)
+
+    def value_omitted_from_data(self, data: Any, files: Any, name: str) -> bool:
+        return bool(self.inner.value_omitted_from_data(data, files, name))
+
+    def id_for_label(self, id_: str) -> str:
+        return str(self.inner.id_for_label(id_))
+
+
+class MaskedField(forms.Field):
+    """A form field that takes what another one takes; left empty, it gives `kept`."""
+
+    def __init__(self, inner: forms.Field, kept: Any) -> None:
+        if isinstance(inner, forms.BooleanField):
+            # a box that is not ticked would say False; this one can say that nothing changes
+            inner = forms.NullBooleanField(label=inner.label, help_text=inner.help_text, disabled=inner.disabled)
+        self.inner = inner
+        self.kept = kept
+        super().__init__(
+            required=False,
+            widget=MaskedWidget(inner.widget),
+            label=inner.label,
+            help_text=inner.help_text,
+            disabled=inner.disabled,
+        )
+
+    def clean(self, value: Any) -> Any:
+        if self.kept is not None and self._is_left_out(value):
+            return self.kept
+        return self.inner.clean(value)
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return not self._is_left_out(data) and bool(self.inner.has_changed(initial, data))
+
+    def _is_left_out(self, value: Any) -> bool:
+        parts = value if isinstance(value, list | tuple) else [value]
+        return all(part in self.inner.empty_values for part in parts)
+
+
+class MaskingForm:
+    """For a ModelForm's bases: fields of encrypted columns show nothing of an object that is there already."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        form: Any = self
+        if form.instance._state.adding:
+            return
+        for name, field in form.fields.items():
+            model_field = _model_field(form.instance, name)
+            if model_field is not None:
+                form.fields[name] = MaskedField(field, model_field.value_from_object(form.instance))
+
+
+def masking(form: Any) -> Any:
+    """The form class, with `MaskingForm` among its bases."""
+    return type(form)(form.__name__, (MaskingForm, form), {})
+
+
+def _model_field(instance: Any, name: str) -> EncryptedField | None:
+    for field in instance._meta.concrete_fields:
+        if field.name == name and isinstance(field, EncryptedField):
+            return field
+    return None

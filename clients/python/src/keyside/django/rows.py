@@ -1,0 +1,238 @@
+"""A model's table as jobs on living data see it: plain SQL, past managers, query logs and execute wrappers."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from typing import Any, Final
+
+from django.db import connections, models, transaction
+
+from keyside.django.fields import EncryptedField
+from keyside.living import Change, Page
+from keyside.living.status import HEAD_BYTES, HEAD_CHARACTERS
+from keyside.values import decode, encode
+
+JOINED_ROWS: Final = 1000
+"""Rows a joined UPDATE, far from the 65,535 parameters that a statement may have."""
+
+Convert = Callable[[Any], Any]
+
+EXACT_COLLATION: Final = {"postgresql": '"C"', "sqlite": "BINARY", "mysql": "utf8mb4_bin"}
+"""Compare-and-set must tell `Abc` from `abc`, whatever the collation of the column."""
+
+
+class TableRows:
+    """`keyside.living.Rows` of the table that holds an encrypted field.
+
+    `plain`: the plain column of a job that has one. Raises LookupError, when the row key is not in the table.
+    """
+
+    def __init__(self, field: EncryptedField, alias: str, plain: models.Field | None = None) -> None:
+        self._connection = connections[alias]
+        self._field = field
+        self._plain = plain
+        self._text_storage = field.declaration.storage == "text"
+        meta = field.model._meta
+        self._table = self._quoted(meta.db_table)
+        self._keys: list[models.Field] = list(meta.pk_fields)
+        declared = field.declaration
+        self._plain_keys = all(self.reader(key) is _same for key in self._keys)
+        self._bound = [self._local(name) for name in declared.bind]
+        chooser = declared.partition_column
+        self._chooser = [self._local(chooser)] if chooser is not None else []
+
+    def count(self) -> int:
+        return int(self._fetch(f"SELECT COUNT(*) FROM {self._table}")[0][0])  # noqa: S608  own names, quoted
+
+    def transaction(self) -> nullcontext[None]:
+        """None: compare-and-set needs none around the reading, and the sidecar is not waited for inside one."""
+        return nullcontext()
+
+    def heads(self) -> list[tuple[Any, int]]:
+        """The beginnings of the values, as far as `status_of` needs them, and how often each occurs."""
+        size = HEAD_CHARACTERS if self._text_storage else HEAD_BYTES
+        head = f"SUBSTR({self._quoted(self._field.column)}, 1, {size})"
+        found = self._fetch(f"SELECT {head}, COUNT(*) FROM {self._table} GROUP BY {head}")  # noqa: S608  own names
+        return [(_held(value), int(count)) for value, count in found]
+
+    def page(self, columns: tuple[str, ...], after: tuple[Any, ...] | None, limit: int) -> Page:
+        beside = [*self._bound, *self._chooser]
+        keys = [self._quoted(key.column) for key in self._keys]
+        selected = [*keys, *[self._read(name) for name in columns], *[self._quoted(one.column) for one in beside]]
+        where, parameters = self._beyond(after) if after is not None else ("", [])
+        rows = self._fetch(
+            f"SELECT {', '.join(selected)} FROM {self._table}{where} ORDER BY {', '.join(keys)} LIMIT {limit:d}",  # noqa: S608  own names
+            parameters,
+        )
+        by_column = list(zip(*rows, strict=True)) or [()] * len(selected)
+        first, last = len(keys), len(keys) + len(columns)
+        told = [self._values(one, held) for one, held in zip(beside, by_column[last:], strict=True)]
+        bound = told[: len(self._bound)]
+        return Page(
+            list(zip(*[self._values(*pair) for pair in zip(self._keys, by_column, strict=False)], strict=True)),
+            {name: _all_held(held) for name, held in zip(columns, by_column[first:last], strict=True)},
+            list(zip(*bound, strict=True)) if bound else None,
+            list(told[-1]) if self._chooser else None,
+        )
+
+    def write(self, changes: list[Change]) -> int:
+        groups: dict[tuple[Any, ...], list[Change]] = {}
+        for change in changes:
+            # names suffice: what is compared is the same for all rows of a job, unless it is NULL
+            shape = (*change.after, None, *[name for name, value in change.before.items() if value is None])
+            groups.setdefault(shape, []).append(change)
+        with transaction.atomic(using=self._connection.alias):
+            return sum(self._write_alike(group) for group in groups.values())
+
+    def _write_alike(self, changes: list[Change]) -> int:
+        """Changes of the same columns: a row that somebody changed meanwhile is left alone."""
+        before = changes[0].before
+        names, compared = list(changes[0].after), [name for name, value in before.items() if value is not None]
+        absent = [f"{self._read(name)} IS NULL" for name in before if name not in compared]
+        rows = [
+            [*change.after.values(), *self._prepared(change.key), *[change.before[name] for name in compared]]
+            for change in changes
+        ]
+        with self._cursor() as cursor:
+            if self._connection.vendor != "postgresql":
+                cursor.executemany(self._update_one(names, compared, absent), rows)
+                return int(cursor.rowcount)
+            written = 0
+            for start in range(0, len(rows), JOINED_ROWS):
+                some = rows[start : start + JOINED_ROWS]
+                statement = self._update_joined(names, compared, absent, len(some))
+                cursor.execute(statement, [value for row in some for value in row])
+                written += cursor.rowcount
+            return written
+
+    def _update_one(self, names: list[str], compared: list[str], absent: list[str]) -> str:
+        values = ", ".join(f"{self._quoted(name)} = %s" for name in names)
+        conditions = [f"{self._quoted(key.column)} = %s" for key in self._keys]
+        conditions += [f"{self._read(name)} = %s{self._collation(name)}" for name in compared]
+        return f"UPDATE {self._table} SET {values} WHERE {' AND '.join([*conditions, *absent])}"  # noqa: S608  own names
+
+    def _update_joined(self, names: list[str], compared: list[str], absent: list[str], count: int) -> str:
+        """An UPDATE of many rows, which the database parses and plans once."""
+        keys = [key.column for key in self._keys]
+        types = [self._type(name) for name in [*names, *keys]]
+        types += ["text" if self._is_document(name) else self._type(name) for name in compared]
+        given = [f"v{number}" for number in range(len(types))]
+        # the first row gives the columns of VALUES their types
+        rows = ["(" + ", ".join(f"%s::{one}" for one in types) + ")"]
+        rows += ["(" + ", ".join(["%s"] * len(types)) + ")"] * (count - 1)
+        values = [f"{self._quoted(name)} = given.{v}" for name, v in zip(names, given, strict=False)]
+        conditions = [
+            f"{self._read(name)} = given.{v}{self._collation(name)}"
+            for name, v in zip([*keys, *compared], given[len(names) :], strict=True)
+        ]
+        return (
+            f"UPDATE {self._table} SET {', '.join(values)} FROM (VALUES {', '.join(rows)})"  # noqa: S608  own names
+            f" AS given ({', '.join(given)}) WHERE {' AND '.join([*conditions, *absent])}"
+        )
+
+    def _type(self, column: str) -> str:
+        """A column's type without a length, to which a cast would cut values silently."""
+        field = next(one for one in self._field.model._meta.local_concrete_fields if one.column == column)
+        return re.sub(r"\s*\([^)]*\)", "", field.db_type(self._connection))
+
+    def reader(self, field: models.Field) -> Convert:
+        """What makes Python values of what the driver returns for a plain field, NULL aside."""
+        column = field.get_col(field.model._meta.db_table)
+        connection = self._connection
+        converters = [*connection.ops.get_db_converters(column), *column.get_db_converters(connection)]
+
+        def read(value: Any) -> Any:
+            for convert in converters:
+                value = convert(value, column, connection)
+            return value
+
+        return read if converters else _same
+
+    def writer(self, field: models.Field) -> Convert:
+        """What makes parameters of a plain field's Python values."""
+        return lambda value: field.get_db_prep_save(value, self._connection)
+
+    def key_text(self, key: tuple[Any, ...]) -> str:
+        return base64.b64encode(encode(key)).decode()
+
+    def key_from(self, text: str) -> tuple[Any, ...]:
+        try:
+            return tuple(decode(base64.b64decode(text, validate=True)))
+        except (binascii.Error, ValueError, TypeError):
+            raise ValueError("the state file is not one of this job; remove it to begin anew") from None
+
+    def _local(self, name: str) -> models.Field:
+        """A field of the table by its name, its attribute's name (`clinic_id`) or its column."""
+        meta = self._field.model._meta
+        for field in meta.local_concrete_fields:
+            if name in (field.name, field.attname, field.column):
+                return field
+        raise LookupError(f"{meta.label}.{self._field.name} depends on {name}, which is no field of its table")
+
+    def _quoted(self, name: str) -> str:
+        return str(self._connection.ops.quote_name(name)).replace("%", "%%")  # "%s" is a parameter
+
+    def _is_document(self, name: str) -> bool:
+        return self._plain is not None and name == self._plain.column and isinstance(self._plain, models.JSONField)
+
+    def _read(self, name: str) -> str:
+        """A column as it is read and compared; a JSON document as its text, which every database can compare."""
+        if self._is_document(name):
+            return f"CAST({self._quoted(name)} AS {models.TextField().cast_db_type(self._connection)})"
+        return self._quoted(name)
+
+    def _collation(self, name: str) -> str:
+        plain = self._plain if self._plain is not None and name == self._plain.column else None
+        is_text = isinstance(plain, models.CharField | models.TextField)
+        if plain is None and name == self._field.column:
+            is_text = self._text_storage
+        collation = EXACT_COLLATION.get(self._connection.vendor)
+        return f" COLLATE {collation}" if is_text and collation else ""
+
+    def _beyond(self, after: tuple[Any, ...]) -> tuple[str, list[Any]]:
+        """Rows behind a primary key, spelled out since not every database compares rows."""
+        conditions, parameters = [], []
+        prepared = self._prepared(after)
+        for number, key in enumerate(self._keys):
+            same = [f"{self._quoted(earlier.column)} = %s" for earlier in self._keys[:number]]
+            conditions.append(" AND ".join([*same, f"{self._quoted(key.column)} > %s"]))
+            parameters += prepared[: number + 1]
+        return f" WHERE ({') OR ('.join(conditions)})", parameters
+
+    def _prepared(self, key: Sequence[Any]) -> Sequence[Any]:
+        """A primary key as parameters; most are what the driver returned, as it is."""
+        if self._plain_keys:
+            return key
+        return [field.get_db_prep_value(value, self._connection) for field, value in zip(self._keys, key, strict=True)]
+
+    def _values(self, field: models.Field, held: Sequence[Any]) -> Sequence[Any]:
+        read = self.reader(field)
+        return held if read is _same else [None if value is None else read(value) for value in held]
+
+    def _fetch(self, statement: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        with self._cursor() as cursor:
+            cursor.execute(statement, parameters)
+            return list(cursor.fetchall())
+
+    @contextmanager
+    def _cursor(self) -> Iterator[Any]:
+        """A cursor of the back end without the layer that logs parameters, which are plaintext here."""
+        self._connection.ensure_connection()
+        with self._connection.wrap_database_errors, closing(self._connection.create_cursor()) as cursor:
+            yield cursor
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _all_held(values: Sequence[Any]) -> list[Any]:
+    return list(values) if not {memoryview, bytearray} & set(map(type, values)) else [_held(one) for one in values]
+
+
+def _held(value: Any) -> Any:
+    return bytes(value) if isinstance(value, memoryview | bytearray) else value
