@@ -97,7 +97,7 @@ class EncryptedAdminMixin:
     # forms
 
     def formfield_for_dbfield(self, db_field: models.Field, request: HttpRequest, **named: Any) -> Any:
-        if isinstance(db_field, EncryptedField):
+        if isinstance(db_field, EncryptedField) and not db_field.choices:
             overrides = self.formfield_overrides  # type: ignore[attr-defined]  # of the admin class
             for kind in type(db_field.inner).__mro__:
                 if kind in overrides:
