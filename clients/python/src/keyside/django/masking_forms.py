@@ -59,6 +59,9 @@ class MaskedField(forms.Field):
         if isinstance(inner, forms.BooleanField):
             # a box that is not ticked would say False; this one can say that nothing changes
             inner = forms.NullBooleanField(label=inner.label, help_text=inner.help_text, disabled=inner.disabled)
+        elif isinstance(inner, forms.ChoiceField):
+            # a list without an empty choice sends its first one
+            inner.choices = [("", MASK), *[choice for choice in inner.choices if choice[0] not in inner.empty_values]]
         self.inner = inner
         self.kept = kept
         super().__init__(

@@ -195,7 +195,8 @@ class TableRows:
 
     def _beyond(self, after: tuple[Any, ...]) -> tuple[str, list[Any]]:
         """Rows behind a primary key, spelled out since not every database compares rows."""
-        conditions, parameters = [], []
+        conditions: list[str] = []
+        parameters: list[Any] = []
         prepared = self._prepared(after)
         for number, key in enumerate(self._keys):
             same = [f"{self._quoted(earlier.column)} = %s" for earlier in self._keys[:number]]
