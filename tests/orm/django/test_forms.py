@@ -130,5 +130,5 @@ def test_index_columns_are_in_no_form() -> None:
 
 
 def _indexes() -> list[tuple[models.Field, str]]:
-    fields: list[Any] = [field for field in Member._meta.concrete_fields if hasattr(field, "declaration")]
+    fields: list[Any] = [field for field in Member._meta.concrete_fields if hasattr(field, "indexes")]
     return [(field, place.column) for field in fields for _, place in field.indexes]

@@ -247,6 +247,9 @@ def _equal(fields: dict[str, EncryptedField], text: str) -> models.Q:
     for name, field in fields.items():
         try:
             value = field.to_python(text)
+            index = next(declared for _, declared in field.indexes if declared.normalize.whole)
+            if index.encode(value) is None:
+                continue  # nor is a name to digits
         except (ValidationError, ValueError):
             continue  # a date, say, is never equal to a name
         conditions |= models.Q((f"{_bare(name)}__exact", value))
