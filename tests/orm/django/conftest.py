@@ -5,18 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import django
 import pytest
 from django.conf import settings
 from django.db import connections
 from django.test.utils import override_settings, setup_test_environment, teardown_test_environment
+from keyside.django import client
 from keyside.testing.server import Twin
 
-from tests.orm.sqlalchemy.servers import postgresql
+from tests.orm.servers import postgresql
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.orm.django.project")
 django.setup()
+
+from tests.orm.django.citizens.models import created  # noqa: E402  models need the set-up above
+from tests.orm.django.clinics.models import Badge, Card, Clinic, Everything, GoldCard, Letter, Memo, Patient  # noqa: E402
+
+CLINICS = (Clinic, Patient, Badge, Card, GoldCard, Memo, Letter, Everything)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -36,6 +43,7 @@ def postgresql_socket() -> Iterator[Path]:
 def sidecar(twin: Twin) -> Iterator[Twin]:
     with override_settings(KEYSIDE=settings.KEYSIDE | {"SOCKET": twin.path}):
         yield twin
+        client().close()
 
 
 @pytest.fixture
@@ -51,3 +59,30 @@ def databases(sidecar: Twin, postgresql_socket: Path, tmp_path: Path) -> Iterato
 def settings_debug() -> Iterator[None]:
     with override_settings(DEBUG=True):
         yield
+
+
+@pytest.fixture
+def strict(sidecar: Twin) -> Iterator[None]:
+    """A value that takes a round trip of its own is an error."""
+    with override_settings(KEYSIDE=settings.KEYSIDE | {"UNBATCHED": "error"}):
+        yield
+
+
+@pytest.fixture(params=["default", "postgresql"])
+def database(request: pytest.FixtureRequest, databases: None, strict: None) -> Iterator[str]:
+    """The alias of a database with empty tables of clinics, routed to by everything that a test does."""
+    alias: str = request.param
+    with override_settings(DATABASE_ROUTERS=[OneDatabase(alias)]), created(alias, *CLINICS):
+        yield alias
+
+
+class OneDatabase:
+    """Every model lives in one database."""
+
+    def __init__(self, alias: str) -> None:
+        self._alias = alias
+
+    def db_for_read(self, model: Any, **hints: Any) -> str:
+        return self._alias
+
+    db_for_write = db_for_read

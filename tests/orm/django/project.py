@@ -15,6 +15,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "keyside.django",
     "tests.orm.django.citizens",
+    "tests.orm.django.clinics",
 ]
 KEYSIDE = {"SOCKET": os.environ.get("KEYSIDE_SOCKET", ""), "UNBATCHED": "allow"}
 DATABASES = {

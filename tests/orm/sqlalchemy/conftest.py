@@ -12,8 +12,8 @@ from keyside.testing.server import Twin
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
+from tests.orm.servers import postgresql
 from tests.orm.sqlalchemy.models import Base, Clinic, patient
-from tests.orm.sqlalchemy.servers import postgresql
 
 ROWS = 40
 DRIVERS = ("sqlite", "psycopg", "psycopg2")

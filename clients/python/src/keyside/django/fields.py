@@ -329,7 +329,8 @@ def _check_inner(inner: Any) -> None:
     if inner.descriptor_class is not DeferredAttribute:
         raise ValueError(f"a {kind} cannot be encrypted: its values are not what the column holds")
     for name, (wanted, advice) in _DATABASE_OPTIONS.items():
-        if getattr(inner, name, wanted) is not wanted:
+        implied = name == "db_index" and isinstance(inner, models.SlugField)
+        if getattr(inner, name, wanted) is not wanted and not implied:
             raise ValueError(f"{name.strip('_')} of the field inside an EncryptedField: {advice}")
 
 

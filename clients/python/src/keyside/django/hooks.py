@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
+import warnings
+from functools import cache
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.db.backends.signals import connection_created
+from django.db.models.sql import Query
 
 from keyside.django.reading import hook_reads
+from keyside.django.selfcheck import READING, WRITING, what_changed
 from keyside.django.updating import hook_updates
-from keyside.django.writing import encrypt_parameters, masked_last_query
+from keyside.django.writing import encrypt_parameters, masked_last_query, shown_query
+from keyside.fields import BatchingOff
 
 
+@cache
 def install() -> None:
-    """Encrypt what is written on every connection, and decrypt what is read."""
+    """Encrypt what is written on every connection, and decrypt what is read.
+
+    Raises ImproperlyConfigured when this Django writes rows by other ways than those that are known: an index might
+    not follow its column then.
+    """
+    changed = what_changed(WRITING)
+    if changed:
+        raise ImproperlyConfigured(f"keyside.django does not know this Django's {changed}; use a release it supports")
+    changed = what_changed(READING)
+    if changed:
+        message = f"Django's internals are not as expected ({changed}); values are decrypted one by one"
+        warnings.warn(message, BatchingOff, stacklevel=2)
+    else:
+        hook_reads()
     hook_updates()
-    hook_reads()
+    Query.__str__ = shown_query
     connection_created.connect(_on_connection, dispatch_uid="keyside.django")
     for connection in connections.all(initialized_only=True):
         _hook(connection)

@@ -92,3 +92,9 @@ def masked_last_query(connection: Any) -> Callable[[Any, Any, Any], Any]:
         return BaseDatabaseOperations.last_executed_query(connection.ops, cursor, sql, shown)
 
     return last_executed_query
+
+
+def shown_query(query: Any) -> str:
+    """`str(queryset.query)`, showing `<encrypted>` for what is encrypted."""
+    sql, params = query.sql_with_params()
+    return str(sql % _replaced(params, lambda placeholder: MASK))

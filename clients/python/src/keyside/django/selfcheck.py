@@ -1,0 +1,42 @@
+"""Whether Django's internals are the ones that the hooks were made for: what they are called with, and what they do."""
+
+from __future__ import annotations
+
+import inspect
+from types import SimpleNamespace
+from typing import Any, Final
+
+from django.db.models.sql.compiler import SQLCompiler, SQLInsertCompiler
+from django.db.models.sql.subqueries import UpdateQuery
+
+READING: Final[list[tuple[Any, str, list[str]]]] = [
+    (SQLCompiler, "apply_converters", ["rows", "converters"]),
+    (SQLCompiler, "execute_sql", ["result_type", "chunked_fetch", "chunk_size"]),
+    (SQLCompiler, "get_select", ["with_col_aliases"]),
+    (SQLCompiler, "pre_sql_setup", ["with_col_aliases"]),
+]
+WRITING: Final[list[tuple[Any, str, list[str]]]] = [
+    (UpdateQuery, "add_update_values", ["values"]),
+    (UpdateQuery, "add_update_fields", ["values_seq"]),
+    (SQLInsertCompiler, "pre_save_val", ["field", "obj"]),
+]
+
+
+def what_changed(expected: list[tuple[Any, str, list[str]]]) -> str:
+    """The first method that is not as expected, empty when all are."""
+    for owner, name, parameters in expected:
+        method = getattr(owner, name, None)
+        if method is None or list(inspect.signature(method).parameters)[1:] != parameters:
+            return f"{owner.__name__}.{name}"
+    return "" if _converts() else "SQLCompiler.apply_converters"
+
+
+def _converts() -> bool:
+    """Whether `apply_converters` turns rows into lists with converted values, as it is read in its source."""
+    compiler: Any = SimpleNamespace(connection=None)
+    converters = {1: ([lambda value, expression, connection: value + 1], None)}
+    try:
+        rows = [list(row) for row in SQLCompiler.apply_converters(compiler, [(1, 1), (2, 2)], converters)]
+    except (AttributeError, TypeError, ValueError):
+        return False
+    return rows == [[1, 2], [2, 3]]

@@ -1,0 +1,168 @@
+"""Migrations: what they write down, what they make of tables, and that their models read and write as well."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.db import connections, migrations, models
+from django.db.migrations.autodetector import MigrationAutodetector
+from django.db.migrations.graph import MigrationGraph
+from django.db.migrations.state import ModelState, ProjectState
+from django.db.migrations.writer import MigrationWriter
+from django.test.utils import isolate_apps
+from keyside.django import BlindIndex, EncryptedField, from_context, last
+from keyside.testing import assert_round_trips
+
+from tests.orm.django.clinics.models import Card, Patient
+
+APP = "tests.orm.django.clinics"
+
+
+def digits_alone(value: str) -> str:
+    return value.replace(" ", "")
+
+
+def state_of(*chosen: type[models.Model]) -> ProjectState:
+    state = ProjectState()
+    for model in chosen:
+        state.add_model(ModelState.from_model(model))
+    return state
+
+
+def changes(before: ProjectState, after: ProjectState) -> list[Any]:
+    found = MigrationAutodetector(before, after)._detect_changes(graph=MigrationGraph())
+    return [operation for migration in found.get("clinics", []) for operation in migration.operations]
+
+
+def model_with(**fields: models.Field) -> type[models.Model]:
+    class Meta:
+        app_label = "clinics"
+        db_table = "people_of_migrations"
+
+    return type("Person", (models.Model,), {"__module__": __name__, "Meta": Meta, **fields})
+
+
+def encrypted(**options: Any) -> EncryptedField:
+    return EncryptedField(models.CharField(max_length=9, null=True), **{"keyring": "k", **options})
+
+
+@isolate_apps(APP)
+def test_what_is_written_can_be_read() -> None:
+    chosen = [
+        BlindIndex(unique=True, normalize="casefold"),
+        BlindIndex(name="name_end", normalize=last(3)),
+        BlindIndex(name="name_own", normalize=digits_alone, context="shared", partitioned=True),
+    ]
+    person = model_with(
+        tenant=models.IntegerField(),
+        name=encrypted(partition="tenant", bind=["id"], blind_index=chosen, storage="text", migrating="plaintext"),
+        note=EncryptedField(models.TextField(), keyring="k", partition=from_context("who"), on_error="none"),
+        wide=encrypted(storage=models.CharField(max_length=300), context="old.name"),
+    )
+    operations = changes(ProjectState(), state_of(person))
+    migration = type("Migration", (migrations.Migration,), {"operations": operations})("0001", "clinics")
+    text = MigrationWriter(migration, include_header=False).as_string()
+    assert "keyside.fields.from_context('who')" in text
+    assert "normalize='last(3)'" in text
+    assert "blind_index" not in text
+    scope: dict[str, Any] = {}
+    exec(text, scope)
+    state = ProjectState()
+    for operation in scope["Migration"].operations:
+        operation.state_forwards("clinics", state)
+    again = state.apps.get_model("clinics", "Person")
+    assert changes(state, state_of(person)) == []
+    for name in ("name", "note", "wide"):
+        old, new = person._meta.get_field(name), again._meta.get_field(name)
+        for attribute in ("table", "column", "keyring", "partition", "bind", "stage", "storage", "on_error", "prefix"):
+            assert getattr(old.declaration, attribute) == getattr(new.declaration, attribute), (name, attribute)
+        assert [index.name for index, _ in old.indexes] == [index.name for index, _ in new.indexes]
+    assert [index.normalize.apply("A 1234") for _, index in again._meta.get_field("name").indexes] == [
+        "a 1234",
+        "234",
+        "A1234",
+    ]
+
+
+@isolate_apps(APP)
+def test_an_index_is_added_and_taken_away() -> None:
+    bare = model_with(name=encrypted())
+    with isolate_apps(APP):
+        indexed = model_with(name=encrypted(blind_index=BlindIndex()))
+    added = changes(state_of(bare), state_of(indexed))
+    assert [(type(one).__name__, one.name) for one in added] == [("AddField", "name_index")]
+    removed = changes(state_of(indexed), state_of(bare))
+    assert [(type(one).__name__, one.name) for one in removed] == [("RemoveField", "name_index")]
+
+
+@isolate_apps(APP)
+def test_tables_are_changed_and_rows_stay(database: str) -> None:
+    connection = connections[database]
+    stages: list[dict[str, models.Field]] = [
+        {"name": encrypted()},
+        {"name": encrypted(blind_index=BlindIndex())},
+        {"name": encrypted(blind_index=BlindIndex(unique=True), migrating="rotating")},
+        {"name": encrypted(blind_index=BlindIndex(unique=True)), "other": encrypted(storage="text")},
+        {"name": encrypted(), "other": encrypted(storage="text")},
+    ]
+    state = ProjectState()
+    for number, fields in enumerate(stages):
+        with isolate_apps(APP):
+            wanted = state_of(model_with(**fields))
+        for operation in changes(state, wanted):
+            after = state.clone()
+            operation.state_forwards("clinics", after)
+            with connection.schema_editor() as editor:
+                operation.database_forwards("clinics", editor, state, after)
+            state = after
+        person = state.apps.get_model("clinics", "Person")
+        with assert_round_trips(max=1):
+            person.objects.using(database).create(name=f"n{number}")
+        names = set(person.objects.using(database).values_list("name", flat=True))
+        assert names == {f"n{n}" for n in range(number + 1)}
+        if number in (1, 2, 3):
+            found = person.objects.using(database).filter(name=f"n{number}")
+            assert found.update(name=f"n{number}") == 1
+    with connection.schema_editor() as editor:
+        editor.delete_model(state.apps.get_model("clinics", "Person"))
+
+
+@isolate_apps(APP)
+def test_models_that_inherit_from_an_abstract_one() -> None:
+    class Base(models.Model):
+        tenant = models.IntegerField()
+        name = encrypted(partition="tenant", blind_index=BlindIndex())
+
+        class Meta:
+            app_label = "clinics"
+            abstract = True
+
+    class One(Base):
+        class Meta:
+            app_label = "clinics"
+
+    class Two(Base):
+        class Meta:
+            app_label = "clinics"
+
+    for model in (One, Two):
+        assert [field.name for field in model._meta.local_fields] == ["id", "tenant", "name", "name_index"]
+        field: Any = model._meta.get_field("name")
+        assert field.declaration.table == model._meta.db_table
+        assert field.inner.model is model
+        ((index, declared),) = field.indexes
+        assert index.model is model
+        assert declared.table == model._meta.db_table
+
+
+def test_models_are_copied_and_cloned() -> None:
+    for model in (Card, Patient):
+        state = state_of(model, *({Patient._meta.get_field("clinic").related_model} if model is Patient else ()))
+        again = state.apps.get_model("clinics", model.__name__)
+        assert [f.name for f in again._meta.local_fields] == [f.name for f in model._meta.local_fields]
+
+
+def test_an_unknown_normalisation_is_found_at_once() -> None:
+    with pytest.raises(ValueError, match="expected one of"):
+        BlindIndex(normalize="unknown")

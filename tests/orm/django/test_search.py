@@ -1,0 +1,149 @@
+"""Conditions: what blind indexes answer, in the round trip of the statement, and what is refused."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, connections, transaction
+from django.db.models import Count, F, Max, Q
+from django.db.models.functions import Concat, Lower, Now
+from keyside.fields import NotSearchable
+from keyside.testing import assert_round_trips
+
+from tests.orm.django.clinics.models import Badge, Card, Clinic, Everything, Letter, Patient, patient
+
+
+@pytest.fixture
+def cards(database: str) -> str:
+    Card.objects.bulk_create([Card(number=f"4111 {n:04}", limit=n) for n in range(5)] + [Card(number=None)])
+    return database
+
+
+def numbers(*conditions: Any, **equal: Any) -> set[str | None]:
+    return set(Card.objects.filter(*conditions, **equal).values_list("number", flat=True))
+
+
+def test_equality(cards: str) -> None:
+    with assert_round_trips(max=2):
+        assert numbers(number="41110003") == {"4111 0003"}
+    with assert_round_trips(max=2):
+        found = numbers(Q(number="4111-0001") | Q(last_four="0002"), number__in=["41110001", "4111 0002", None])
+    assert found == {"4111 0001", "4111 0002"}
+    assert numbers(limit=3, number__isnull=False) == {"4111 0003"}
+    assert numbers(number=None) == numbers(number__isnull=True) == {None}
+    assert numbers(number__in=[]) == set()
+    assert numbers(last_four__in=["0000", "0004"]) == {"4111 0000", "4111 0004"}
+    with assert_round_trips(max=1):
+        assert Card.objects.filter(number="41110003").exists()
+    with assert_round_trips(max=1):
+        assert Card.objects.filter(number="41110003").count() == 1
+
+
+def test_negation_knows_null(cards: str) -> None:
+    rest = {"4111 0000", "4111 0002", "4111 0003", "4111 0004"}
+    assert numbers(~Q(number="41110001")) == {*rest, None}
+    assert set(Card.objects.exclude(number="41110001").values_list("number", flat=True)) == {*rest, None}
+    Card.objects.create(number="no digits at all")  # it has no index, and is unequal all the same
+    assert "no digits at all" in numbers(~Q(number="41110001"))
+
+
+def test_a_value_without_an_index_is_no_silent_miss(cards: str) -> None:
+    with pytest.raises(NotSearchable, match="has no index under the column's normalisation"):
+        numbers(number="letters")
+
+
+def test_through_relations(database: str) -> None:
+    Clinic.objects.bulk_create([Clinic(id=1, name="a"), Clinic(id=2, name="b")])
+    Patient.objects.bulk_create([patient(n, 1 + n % 2) for n in range(10)])
+    found = Clinic.objects.filter(patients__email="p3@EXAMPLE.org")
+    assert [clinic.name for clinic in found] == ["b"]
+    assert Clinic.objects.exclude(patients__email="p3@example.org").get().name == "a"
+    assert Clinic.objects.filter(patients__email_domain="Example.ORG").distinct().count() == 2
+    assert Patient.objects.filter(email__iexact="P3@example.org").count() == 1
+    counted = Clinic.objects.annotate(n=Count("patients", filter=Q(patients__email="p3@example.org")))
+    assert sorted(clinic.n for clinic in counted) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("ask", "told"),
+    [
+        (lambda: Patient.objects.filter(email__startswith="p"), "startswith .* no substrings; add a BlindIndex"),
+        (lambda: Patient.objects.filter(email__icontains="p"), "no substrings"),
+        (lambda: Patient.objects.filter(email__regex="p"), "no substrings"),
+        (lambda: Patient.objects.filter(email__gt="p"), "no order"),
+        (lambda: Card.objects.filter(limit__range=(1, 2)), "no order"),
+        (lambda: Patient.objects.filter(born="2000-01-01"), r"born: exact .*blind_index=BlindIndex\(\)"),
+        (lambda: Patient.objects.filter(born__year=2000), "year cannot be answered"),
+        (lambda: Patient.objects.filter(notes__n=1), "n cannot be answered"),
+        (lambda: Card.objects.filter(number__iexact="4"), r"BlindIndex\(normalize=\"casefold\"\)"),
+        (lambda: Card.objects.filter(last_four__gt="1"), "knows equality only"),
+        (lambda: Patient.objects.order_by("email"), "order_by .* no order; sort in Python"),
+        (lambda: Patient.objects.order_by(F("email").desc(nulls_last=True)), "order_by"),
+        (lambda: Clinic.objects.order_by("patients__email"), "order_by"),
+        (lambda: Patient.objects.annotate(x=Lower("email")), "lower"),
+        (lambda: Patient.objects.annotate(x=Concat("email", "email")), "email: (Concat|Coalesce)"),
+        (lambda: Patient.objects.order_by(Lower("email")), "lower"),
+        (lambda: Patient.objects.filter(email=F("id")), "compare it with plain values"),
+        (lambda: Patient.objects.filter(number=F("email")), "exact cannot be answered"),
+        (lambda: Patient.objects.filter(email__in=Patient.objects.values("email")), "compare it with plain values"),
+        (lambda: Patient.objects.filter(email=Now()), "compare it with plain values"),
+        (lambda: Patient.objects.aggregate(x=Max("email")), "Max"),
+        (lambda: Patient.objects.aggregate(x=Count("email", distinct=True)), "Count"),
+    ],
+)
+def test_what_ciphertexts_cannot_answer(database: str, ask: Any, told: str) -> None:
+    with pytest.raises(NotSearchable, match=told):
+        list(ask())
+
+
+def test_counts(cards: str) -> None:
+    assert Card.objects.aggregate(n=Count("number"))["n"] == 5
+
+
+def test_uniqueness(database: str) -> None:
+    Patient.objects.create(number=1, clinic_id=1, email="A@B.c", id=patient(1).id)
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Patient.objects.bulk_create([patient(2, email="a@b.C")])
+    with pytest.raises(ValidationError) as caught:
+        patient(2, email="a@b.C").full_clean(exclude=["clinic", "born", "notes"])
+    assert "email" in caught.value.message_dict
+    kept = Patient.objects.get()
+    kept.full_clean(exclude=["clinic", "born", "notes"])
+
+
+def test_a_constraint_names_the_index(database: str) -> None:
+    Badge.objects.create(clinic_id=1, holder="Ann")
+    Badge.objects.create(clinic_id=2, holder="Ann")
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Badge.objects.create(clinic_id=1, holder="Ann")
+    (constraint,) = Badge._meta.constraints
+    with pytest.raises(ValidationError):
+        constraint.validate(Badge, Badge(clinic_id=1, holder="Ann"), using=database)
+    constraint.validate(Badge, Badge(clinic_id=1, holder="Bob"), using=database)
+
+
+def test_while_plaintext_is_left(database: str) -> None:
+    Letter.objects.create(text="Sealed")
+    with connections[database].cursor() as cursor:
+        cursor.execute("INSERT INTO clinics_letter (text) VALUES (%s), (%s)", ["Open", "open too"])
+    assert {letter.text for letter in Letter.objects.all()} == {"Sealed", "Open", "open too"}
+    assert Letter.objects.get(text="OPEN").text == "Open"
+    assert Letter.objects.filter(text__in=["sealed", "open"]).count() == 2
+    assert Letter.objects.exclude(text="open").count() == 2
+
+
+def test_other_types_are_equal_by_value(database: str) -> None:
+    Card.objects.create(number="1", limit="12.50")
+    for same in ("12.5", 12.5, "12.500"):
+        assert Card.objects.filter(limit=same).count() == 1
+    with pytest.raises(NotSearchable):
+        Everything.objects.filter(count=1).exists()
+
+
+def test_no_statement_shows_what_is_searched(database: str) -> None:
+    shown = str(Patient.objects.filter(email="tell@nobody.org", email_domain="nobody.org").query)
+    assert "nobody" not in shown
+    assert len(re.findall("<encrypted>", shown)) == 2

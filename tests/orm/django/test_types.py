@@ -1,0 +1,92 @@
+"""Values keep the type that a plain column gives them, NULL stays NULL, and columns have the types they should."""
+
+from __future__ import annotations
+
+import math
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.db import connections
+from keyside.testing import assert_encrypted, assert_round_trips
+
+from tests.orm.django.clinics.models import Card, Everything, Patient
+
+VALUES: dict[str, list[Any]] = {
+    "text": ["", "a", "ü€😀\0", "x" * 100_000],
+    "slug": ["a-b"],
+    "mail": ["a@b.c"],
+    "count": [0, -1, 2**63 - 1, -(2**63)],
+    "ratio": [0.0, -1.5, math.inf],
+    "price": [Decimal("1.50"), Decimal("-0.01"), Decimal("999999.99")],
+    "flag": [True, False],
+    "day": [date(1, 1, 1), date(9999, 12, 31)],
+    "moment": [datetime(2024, 2, 29, 12, 30, 15, 123456, tzinfo=timezone.utc)],  # noqa: UP017  as docs/spec/values.md
+    "hour": [time(0), time(23, 59, 59, 999999)],
+    "span": [timedelta(0), timedelta(days=-3, microseconds=1)],
+    "code": [UUID(int=0), UUID(int=2**128 - 1)],
+    "raw": [b"", b"\0\xff"],
+    "data": [{"a": [1, None, {"b": "ü"}]}, [], 0, "", False],
+    "address": ["::1", "192.0.2.1"],
+    "tags": [[], [date(2024, 1, 1), None]],
+}
+
+
+def test_values_come_back_as_they_were(database: str) -> None:
+    rows = max(map(len, VALUES.values()))
+    made = [Everything(**{n: v[row] for n, v in VALUES.items() if row < len(v)}) for row in range(rows)]
+    with assert_round_trips(max=1):
+        Everything.objects.bulk_create(made)
+    with assert_round_trips(max=1):
+        found = list(Everything.objects.order_by("pk"))
+    for name, values in VALUES.items():
+        for row, one in enumerate(found):
+            want = values[row] if row < len(values) else None
+            got = getattr(one, name)
+            assert got == want, name
+            assert type(got) is type(want), name
+        assert assert_encrypted(Everything, name, bind=database) == len(values)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "kept"),
+    [
+        ("count", "12", 12),
+        ("price", 1.5, Decimal("1.50")),
+        ("price", "2", Decimal("2.00")),
+        ("flag", 1, True),
+        ("day", "2024-02-29", date(2024, 2, 29)),
+        ("day", datetime(2024, 2, 29, 12), date(2024, 2, 29)),
+        ("moment", "2024-02-29T12:00:00+02:00", datetime(2024, 2, 29, 10, tzinfo=timezone.utc)),  # noqa: UP017  as above
+        ("hour", "12:30", time(12, 30)),
+        ("span", "1 00:00:01", timedelta(days=1, seconds=1)),
+        ("code", "0" * 32, UUID(int=0)),
+        ("raw", bytearray(b"a"), b"a"),
+        ("raw", memoryview(b"a"), b"a"),
+        ("text", 12, "12"),
+        ("data", (1, 2), [1, 2]),
+    ],
+)
+def test_what_a_plain_field_would_convert_is_converted(database: str, name: str, given: Any, kept: Any) -> None:
+    made = Everything.objects.create(**{name: given})
+    got = getattr(Everything.objects.get(pk=made.pk), name)
+    assert (got, type(got)) == (kept, type(kept))
+
+
+def test_columns(database: str) -> None:
+    connection = connections[database]
+
+    def type_of(model: Any, name: str) -> str:
+        return str(model._meta.get_field(name).db_type(connection))
+
+    binary = {"default": "BLOB", "postgresql": "bytea"}[database]
+    assert {type_of(Everything, name) for name in VALUES if name != "mail"} == {binary}
+    assert type_of(Everything, "mail") == type_of(Card, "number") == "text"
+    assert type_of(Patient, "email_index") == binary
+    with connection.cursor() as cursor:
+        found = connection.introspection.get_constraints(cursor, "clinics_patient")
+    unique = {tuple(one["columns"]): one["unique"] for one in found.values() if one["index"] or one["unique"]}
+    assert unique["email_index",]
+    assert unique["email_domain",] is False
