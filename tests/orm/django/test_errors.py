@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -84,7 +83,7 @@ def test_an_absent_sidecar(database: str, sidecar: Twin) -> None:
 
 
 def test_a_batch_is_written_whole_or_not_at_all(database: str) -> None:
-    with pytest.raises(FieldRefused, match="item|refused|too"), transaction.atomic():
+    with pytest.raises(FieldRefused, match=r"item|refused|too"), transaction.atomic():
         Card.objects.bulk_create([Card(number="1"), Card(number="x" * (17 * 2**20))])
     assert Card.objects.count() == 0
 
@@ -106,24 +105,18 @@ def test_the_self_check_finds_what_changed() -> None:
     assert selfcheck.what_changed([(SQLCompiler, "gone", [])]) == "SQLCompiler.gone"
 
 
-@pytest.fixture
-def other(sidecar: Twin) -> Iterator[Twin]:
-    yield sidecar
-
-
-def test_settings(other: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
-    with override_settings(KEYSIDE={"SOCKET": other.path, "TIMEOUT": 3, "RETRIES": 0, "POOL_SIZE": 2}):
+def test_settings(sidecar: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
+    with override_settings(KEYSIDE={"SOCKET": sidecar.path, "TIMEOUT": 3, "RETRIES": 0, "POOL_SIZE": 2}):
         one = client()
         assert one is client()
-        assert other.path in repr(one)
+        assert sidecar.path in repr(one)
     with override_settings(KEYSIDE={}):
         monkeypatch.setenv("KEYSIDE_SOCKET", "/nowhere")
         assert "/nowhere" in repr(client())
         assert settings.unbatched() == "warn"
     for wrong in ({"SOKET": "x"}, {"TIMEOUT": -1}, {"UNBATCHED": "perhaps"}, "x"):
         with override_settings(KEYSIDE=wrong), pytest.raises(ImproperlyConfigured, match="KEYSIDE"):
-            settings.unbatched()
-            client()
+            _ = settings.unbatched(), client()
 
 
 def test_a_forked_child_has_connections_of_its_own(sidecar: Twin) -> None:

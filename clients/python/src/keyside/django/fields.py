@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from functools import cached_property
-from typing import Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from django.core import checks
 from django.db import models
@@ -62,6 +62,12 @@ class EncryptedField(models.Field):
     """
 
     description = "An encrypted field"
+
+    if TYPE_CHECKING:  # instances of a model have the value in the field's place; its type is that of the field inside
+
+        def __get__(self, instance: Any, owner: Any = None) -> Any: ...
+
+        def __set__(self, instance: Any, value: Any) -> None: ...
 
     def __init__(
         self,
