@@ -8,6 +8,7 @@ import secrets
 SECRET_KEY = os.environ.get("REGISTER_SECRET_KEY") or secrets.token_hex()
 ALLOWED_HOSTS = ["localhost", "127.0.0.1"]
 USE_TZ = True
+TIME_ZONE = "UTC"
 ROOT_URLCONF = "examples.django_app.urls"
 STATIC_URL = "static/"
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -179,8 +179,8 @@ class KmsClient:
             spec=str(facts.get("KeySpec") or facts.get("CustomerMasterKeySpec")),
             origin=str(facts.get("Origin")),
             multi_region=facts.get("MultiRegion") is True,
-            created_at=facts.get("CreationDate"),
-            deletion_at=facts.get("DeletionDate"),
+            created_at=_in_utc(facts.get("CreationDate")),
+            deletion_at=_in_utc(facts.get("DeletionDate")),
         )
 
     async def may_decrypt(self, key: str, context: Mapping[str, str] = _DRY_RUN_CONTEXT) -> None:
@@ -322,3 +322,8 @@ def _translated(error: Exception, asked: Asked) -> ProviderError:
             )
         case _:
             return malformed(asked.operation, f"{type(error).__name__} in reading it")
+
+
+def _in_utc(at: object) -> datetime | None:
+    """The SDK gives times in the zone of the machine: a day would depend on where the sidecar runs."""
+    return at.astimezone(UTC) if isinstance(at, datetime) else None

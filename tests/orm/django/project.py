@@ -6,6 +6,7 @@ import os
 
 SECRET_KEY = "for tests alone"
 USE_TZ = True
+TIME_ZONE = "UTC"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 INSTALLED_APPS = [
     "django.contrib.admin",

@@ -346,6 +346,22 @@ async def test_health_follows_the_keys_state(
     assert (health.status, said in health.detail) == (status, True), health
 
 
+async def test_the_day_of_a_deletion_is_told_in_utc(
+    service: Scripted, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Midnight in UTC is the day before in Chicago."""
+    service.replies["DescribeKey"] = answer(
+        {"KeyMetadata": metadata(KeyState="PendingDeletion", DeletionDate=1893456000)}
+    )
+    monkeypatch.setenv("TZ", "America/Chicago")
+    time.tzset()
+    try:
+        assert "on 2030-01-01" in (await provider.health_check()).detail
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 async def test_health_notices_a_missing_permission_to_decrypt(service: Scripted, provider: Provider) -> None:
     service.replies["Decrypt"] = error("AccessDeniedException")
     health = await provider.health_check()
