@@ -40,21 +40,25 @@ class FairFlights:
 
         After `patience` seconds without a turn nothing is done: whoever asked for it has been answered by then.
         """
-        turn = self._waiting.get(name)
-        if turn is None and not self._flights.under_way(name):
-            turn = self._waiting[name] = asyncio.get_running_loop().create_future()
-        if turn is not None:
-            self._lines.setdefault(uid, deque()).append(turn)
-            self._call()
-        await self._flights.run(name, lambda: self._in_turn(name, patience, work))
+        if name in self._waiting or not self._flights.under_way(name):
+            self._line_up(name, uid)
+        await self._flights.run(name, lambda: self._in_turn(name, uid, patience, work))
 
     @property
     def waiting(self) -> int:
         """Flights that have not begun."""
         return len(self._waiting)
 
-    async def _in_turn(self, name: Hashable, patience: float, work: Callable[[], Awaitable[None]]) -> None:
-        turn = self._waiting[name]
+    def _line_up(self, name: Hashable, uid: int) -> Turn:
+        if (turn := self._waiting.get(name)) is None:
+            turn = self._waiting[name] = asyncio.get_running_loop().create_future()
+        self._lines.setdefault(uid, deque()).append(turn)
+        self._call()
+        return turn
+
+    async def _in_turn(self, name: Hashable, uid: int, patience: float, work: Callable[[], Awaitable[None]]) -> None:
+        # there is none when whoever lined up first was cancelled
+        turn = self._waiting.get(name) or self._line_up(name, uid)
         left = False
 
         def leave() -> None:
@@ -65,7 +69,7 @@ class FairFlights:
                 self._taken -= 1
                 self._call()
 
-        _leave.set(leave)
+        inherited = _leave.set(leave)
         try:
             try:
                 if not turn.done():  # a timer costs as much as the rest of this
@@ -78,6 +82,7 @@ class FairFlights:
                 del self._waiting[name]
             await work()
         finally:
+            _leave.reset(inherited)
             leave()
 
     def _call(self) -> None:

@@ -135,10 +135,12 @@ class Desk:
         description = provider.describe()
         self.provider = provider
         self.size = description.concurrent_calls
+        # a few more have their request ready, so that no connection waits for one to be put together
+        self._places = self.size + (self.size // 2 if provider.pool_usage() else 0)
         self.deadline = description.timeout_seconds
         self.active = 0
         self.waiting = 0
-        self._turns = asyncio.Semaphore(self.size)
+        self._turns = asyncio.Semaphore(self._places)
         self._replaced = False
         self._quiet = asyncio.Event()
         self._quiet.set()

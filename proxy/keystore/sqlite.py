@@ -30,7 +30,8 @@ CHECKED_AT_START_BYTES: Final = 64 << 20
 """Files up to this size are searched for damage when opened; larger ones would hold the start-up up for seconds."""
 
 WRITES: Final = "keyside_writes"
-"""Execution option of a connection that takes the write lock when its transaction begins, not at its first change."""
+"""Execution option of a connection. True: it takes the write lock when its transaction begins, not at its first change.
+False: each statement is a transaction of its own, which is all that a read of one statement needs."""
 
 
 class SqliteFile:
@@ -174,5 +175,6 @@ def _settings(connection: sqlite3.Connection, _record: Any) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    writes = connection.get_execution_options().get(WRITES, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    writes = connection.get_execution_options().get(WRITES)
+    if writes is not False:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

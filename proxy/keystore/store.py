@@ -58,7 +58,7 @@ class Keystore:
                 resources.callback(InstanceLock(database.path).release)
             engine = database.engine()
             resources.callback(engine.dispose)
-            with _transaction(database, engine, writes=True) as connection:
+            with _writing(database, engine) as connection:
                 database.search_damage(connection)
                 bring_up_to_date(connection, create=create)
             return cls(database, engine, resources.pop_all())
@@ -144,7 +144,7 @@ class Keystore:
     @contextmanager
     def _begin_writing(self) -> Iterator[Connection]:
         self._database.check_in_place()
-        with _transaction(self._database, self._engine, writes=True) as connection:
+        with _writing(self._database, self._engine) as connection:
             yield connection
 
 
@@ -158,7 +158,7 @@ class _Held:
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
-        """A transaction that reads. A connection on which anything failed is not used again."""
+        """Reads, each a transaction by itself. A connection on which anything failed is not used again."""
         with self._database.failures():
             if self._connection is None:
                 self._connection = self._engine.connect().execution_options(**{WRITES: False})
@@ -177,8 +177,8 @@ class _Held:
 
 
 @contextmanager
-def _transaction(database: SqliteFile, engine: Engine, *, writes: bool) -> Iterator[Connection]:
+def _writing(database: SqliteFile, engine: Engine) -> Iterator[Connection]:
     with database.failures(), engine.connect() as connection:
-        connection.execution_options(**{WRITES: writes})
+        connection.execution_options(**{WRITES: True})
         with connection.begin():
             yield connection
