@@ -21,6 +21,7 @@ from providers.azure.names import KeyName
 from providers.azure.options import A256GCM, SIGNED_OAEP, AzureOptions
 from providers.capabilities import KeySpecification
 from providers.errors import InputRefused, NotFound, ProviderError, RetryableError, Throttled
+from providers.http import Method
 from providers.wiping import wipe
 
 EXCHANGE_BITS: Final = 4096  # of the key that carries a key into the HSM
@@ -132,7 +133,7 @@ async def _require_new(vault: KeyVault, key: KeyName) -> None:
     raise InputRefused(f"{key} exists, and making it again would make a new version of it: choose another label")
 
 
-async def _make(vault: KeyVault, key: KeyName, method: str, path: str, what: str, body: Mapping[str, Any]) -> Bundle:
+async def _make(vault: KeyVault, key: KeyName, method: Method, path: str, what: str, body: Mapping[str, Any]) -> Bundle:
     """Send what makes `key`. An answer that was lost is not retried: the key may be there, and would be refused."""
     try:
         return bundles.read(await vault.ask(method, path, what, body), key)

@@ -1,4 +1,4 @@
-"""The pool of HTTPS connections under the SDK's client."""
+"""HTTPS connections: the pool under the SDK's client, and the one for calls with a token that the vault knows."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import aiohttp
 from azure.core.pipeline.transport import AioHttpTransport, AsyncHttpTransport
 from azure.core.rest import AsyncHttpResponse, HttpRequest
 
+from providers.http import Connections, HttpAnswer, Method
 from providers.pool import Pool, PoolUsage
 
 MAX_ANSWER_BYTES: Final = 1 << 20  # the service's are a few kilobytes
+IDLE_SECONDS: Final = 60.0  # the service's front ends close connections that are idle for some minutes
 
 
 class PooledTransport(AsyncHttpTransport[HttpRequest, AsyncHttpResponse]):
@@ -41,6 +43,10 @@ class PooledTransport(AsyncHttpTransport[HttpRequest, AsyncHttpResponse]):
         """The counts, now."""
         return self._pool.usage
 
+    def drop_idle(self) -> None:
+        """Close what is free."""
+        self._pool.drop_idle()
+
     async def shut(self) -> None:
         """Close what is free now, what is lent when it comes back."""
         await self._pool.close()
@@ -65,6 +71,34 @@ class PooledTransport(AsyncHttpTransport[HttpRequest, AsyncHttpResponse]):
             response_class=BoundedResponse,
         )
         return AioHttpTransport(session=session)
+
+
+class Direct:
+    """Requests to the vault past the SDK's pipeline, which takes longer over a request than the vault may."""
+
+    def __init__(self, vault: str, tls: ssl.SSLContext, size: int, max_age: int) -> None:
+        self._connections = Connections(size=size, max_age=max_age, largest=MAX_ANSWER_BYTES, idle=IDLE_SECONDS)
+
+        async def trust() -> ssl.SSLContext:
+            return tls
+
+        self._connections.aim(vault, trust)
+
+    async def send(self, method: Method, target: str, token: str, content: bytes | None) -> HttpAnswer:
+        """One request with a token. Raises OSError, Malformed, UnfitHeader."""
+        headers = [("authorization", f"Bearer {token}"), ("accept", "application/json"), ("user-agent", "keyside")]
+        if content is not None:
+            headers.append(("content-type", "application/json"))
+        return await self._connections.exchange(method, target, headers, content)
+
+    @property
+    def usage(self) -> PoolUsage:
+        """The counts, now."""
+        return self._connections.usage
+
+    async def close(self) -> None:
+        """Close what is free now, what is lent when it comes back."""
+        await self._connections.close()
 
 
 class BoundedResponse(aiohttp.ClientResponse):

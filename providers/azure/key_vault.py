@@ -11,7 +11,9 @@ import binascii
 import json
 import logging
 import re
+import ssl
 from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aiohttp import ClientConnectorCertificateError
@@ -21,11 +23,12 @@ from azure.core.pipeline.policies import AsyncHTTPPolicy
 from azure.core.rest import AsyncHttpResponse, HttpRequest
 from azure.keyvault.keys.aio import KeyClient
 
-from providers.azure.connections import PooledTransport
+from providers.azure.connections import Direct, PooledTransport
 from providers.azure.names import KeyName
 from providers.azure.refusals import refusal
 from providers.azure.tokens import Tokens
 from providers.errors import CredentialsInvalid, ProviderError, Unavailable
+from providers.http import Malformed, Method, UnfitHeader
 from providers.pool import PoolUsage
 from providers.wiping import wipe
 
@@ -49,14 +52,31 @@ class Straight(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
         return await self.next.send(request)
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the vault said."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes = field(repr=False)
+    authorization: str | None = field(repr=False)  # what was sent
+
+
 class KeyVault:
     """One vault or Managed HSM. Used from one event loop."""
 
-    def __init__(self, vault: str, tokens: Tokens, transport: PooledTransport, *, pinned: bool) -> None:
-        """`pinned`: tokens are for an audience that the configuration names, so the SDK need not guess its domain."""
+    def __init__(
+        self, vault: str, tokens: Tokens, transport: PooledTransport, direct: Direct | None, *, pinned: bool
+    ) -> None:
+        """`pinned`: tokens are for an audience that the configuration names, so the SDK need not guess its domain.
+
+        `transport` is under the SDK's client, `direct` beside it: what the SDK does about a token (the vault's
+        challenge, revocation) it does at the first request and whenever a token is refused. None: all through the SDK.
+        """
         self.url = vault
         self._tokens = tokens
         self._transport = transport
+        self._direct = direct
         self._tidying: set[asyncio.Task[None]] = set()
         self._client = KeyClient(
             vault,
@@ -71,7 +91,7 @@ class KeyVault:
             verify_challenge_resource=not pinned,
         )
 
-    async def ask(self, method: str, path: str, what: str, body: Mapping[str, Any] | None = None) -> Json:
+    async def ask(self, method: Method, path: str, what: str, body: Mapping[str, Any] | None = None) -> Json:
         """A request whose answer is not secret; `what` names it in messages (`get`, `create`)."""
         content = None if body is None else json.dumps(body).encode()
         return _parsed(await self._exchange(method, path, what, content))
@@ -118,42 +138,63 @@ class KeyVault:
     @property
     def usage(self) -> PoolUsage:
         """Of the connections."""
-        return self._transport.usage
+        return (self._direct or self._transport).usage
 
     async def close(self) -> None:
         """Finish what was left for later, and end connections, those to the token endpoint included."""
         if self._tidying:
             await asyncio.wait(self._tidying, timeout=TIDYING_SECONDS)
         await self._transport.shut()
+        if self._direct is not None:
+            await self._direct.close()
         await self._tokens.close()
 
-    async def _exchange(self, method: str, path: str, what: str, content: bytes | None) -> bytes:
+    async def _exchange(self, method: Method, path: str, what: str, content: bytes | None) -> bytes:
         answer = await self._send(method, path, content)
-        if answer.status_code == 401 and await self._tokens.refused(answer.request.headers.get("Authorization")):
+        if answer.status == 401 and await self._tokens.refused(answer.authorization):
             answer = await self._send(method, path, content)
-        if answer.status_code != 401:
+        if answer.status != 401:
             self._tokens.accepted()
-        if not 200 <= answer.status_code < 300:
+            if self._direct is not None:
+                self._transport.drop_idle()  # it has had its challenge
+        if not 200 <= answer.status < 300:
             key = self.url + path.removesuffix(f"/{what}")
-            raise refusal(what, key, answer.status_code, answer.headers, answer.content)
+            raise refusal(what, key, answer.status, answer.headers, answer.content)
         return answer.content
 
-    async def _send(self, method: str, path: str, content: bytes | None) -> AsyncHttpResponse:
+    async def _send(self, method: Method, path: str, content: bytes | None) -> Answer:
+        if self._direct is not None and (token := self._tokens.known()) is not None:
+            return await self._send_directly(self._direct, method, path, token, content)
+        answer = await self._send_through_sdk(method, path, content)
+        authorization = answer.request.headers.get("Authorization")
+        return Answer(answer.status_code, answer.headers, answer.content, authorization)
+
+    async def _send_directly(
+        self, direct: Direct, method: Method, path: str, token: str, content: bytes | None
+    ) -> Answer:
+        target = f"/{path.lstrip('/')}?api-version={self._client.api_version}"
+        try:
+            answer = await direct.send(method, target, token, content)
+        except (OSError, Malformed, UnfitHeader) as error:
+            raise self._unreachable(error) from None  # the cause's frames hold the token
+        return Answer(answer.status, answer.headers, answer.body, f"Bearer {token}")
+
+    async def _send_through_sdk(self, method: Method, path: str, content: bytes | None) -> AsyncHttpResponse:
         request = HttpRequest(method, path, content=content, headers=_JSON if content is not None else None)
         try:
             return await self._client.send_request(request, stream=True)
         except ProviderError:
             raise
         except AzureError as error:
-            raise self._unreachable(error) from error
+            raise self._unreachable(error.inner_exception) from error
         except ValueError as error:  # the SDK's word for a challenge that is none, or of another domain
             raise CredentialsInvalid(
                 f"{self.url} asks for a token for a service of another domain: is this the vault that is meant? In a "
                 "private cloud name the audience in hsm.credentials.data.audience"
             ) from error
 
-    def _unreachable(self, error: AzureError) -> Unavailable:
-        if isinstance(error.inner_exception, ClientConnectorCertificateError):
+    def _unreachable(self, error: BaseException | None) -> Unavailable:
+        if isinstance(error, ClientConnectorCertificateError | ssl.SSLCertVerificationError):
             return Unavailable(
                 f"the certificate of {self.url} is not trusted: name its authority in hsm.connection.tls.caFile, if it "
                 "is the vault that is meant"

@@ -89,7 +89,7 @@ def refusal(operation: str, key: str, status: int, headers: Mapping[str, str], c
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """The pause that an answer asks for, in seconds: Retry-After as seconds or as a date (RFC 9110, 10.2.3)."""
-    value = headers.get("Retry-After")
+    value = headers.get("retry-after")  # names are lower case, or their case is ignored
     if value is None:
         return None
     try:

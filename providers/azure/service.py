@@ -13,7 +13,7 @@ from typing import Final
 
 from providers.azure import bundles
 from providers.azure.bundles import EXPIRES_SOON_SECONDS, Bundle
-from providers.azure.connections import PooledTransport, proxy_of
+from providers.azure.connections import Direct, PooledTransport, proxy_of
 from providers.azure.identity import is_managed_identity, source
 from providers.azure.key_vault import KeyVault
 from providers.azure.names import KeyName
@@ -28,6 +28,7 @@ from providers.wiping import wipe
 from providers.wrap_context import WrapContext
 
 ENTRA: Final = "https://login.microsoftonline.com"
+CHALLENGE_CONNECTIONS: Final = 2  # of the SDK's client, beside the direct ones
 IDENTITY_CONNECTIONS: Final = 2  # one is enough: tokens are asked for one at a time
 PROBE: Final = WrapContext(0, "keyside-health-check", None, "field")
 
@@ -159,14 +160,15 @@ async def connect(options: AzureOptions, base: Path) -> Service:
     """Read the TLS files, prepare the credentials, find the keys; leaves nothing open when it raises."""
     performance, audience = options.performance, options.cloud.audience
     size, max_age = performance.connection_pool_size, performance.connection_max_age
-    to_vault = PooledTransport(
-        client_context(options.connection.tls, base), size, max_age, proxy=proxy_of(options.vault)
-    )
+    tls, to_proxy = client_context(options.connection.tls, base), proxy_of(options.vault)
+    # the SDK's client alone knows its way through a proxy
+    direct = None if to_proxy else Direct(options.vault, tls, size, max_age)
+    to_vault = PooledTransport(tls, size if direct is None else CHALLENGE_CONNECTIONS, max_age, proxy=to_proxy)
     # a managed identity's endpoint is this machine's own: no proxy leads there
     proxy = None if is_managed_identity(options.cloud) else proxy_of(options.cloud.authority or ENTRA)
     to_identity = PooledTransport(_identity_tls(options, base), IDENTITY_CONNECTIONS, max_age, proxy=proxy)
     tokens = Tokens(source(options.cloud, base, to_identity), audience, to_identity)
-    service = Service(options, KeyVault(options.vault, tokens, to_vault, pinned=audience is not None))
+    service = Service(options, KeyVault(options.vault, tokens, to_vault, direct, pinned=audience is not None))
     try:
         await service.find_keys()
     except BaseException:

@@ -58,6 +58,7 @@ class Tokens:
         self._audience = audience
         self._source: Source | None = None
         self._token: AccessTokenInfo | None = None
+        self._asked: tuple[tuple[str, ...], TokenRequestOptions | None] = (), None  # for `_token`
         self._accepted = False
         self._turn = asyncio.Lock()
         self._refreshing: asyncio.Task[None] | None = None
@@ -81,6 +82,15 @@ class Tokens:
             if (token := self._token) is None or claims or _left(token) <= USABLE_SECONDS:
                 token = await self._request(scopes, wanted)
             return token
+
+    def known(self) -> str | None:
+        """A token that this vault has taken and that can be sent again; None: let the SDK ask for one."""
+        token = self._token
+        if token is None or not self._accepted or _left(token) <= USABLE_SECONDS:
+            return None
+        if _wants_refresh(token):
+            self._refresh_behind(*self._asked)
+        return token.token
 
     def accepted(self) -> None:
         """The vault took the token."""
@@ -124,6 +134,7 @@ class Tokens:
     async def _request(self, scopes: tuple[str, ...], options: TokenRequestOptions | None) -> AccessTokenInfo:
         if self._source is None:
             self._source = await asyncio.to_thread(self._make)
+        self._asked = scopes, options
         try:
             self._token = await self._source.get_token_info(*scopes, options=options)
         except ProviderError:

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from providers.errors import Denied, KeyDisabled, NotFound, ProviderError, Tampered
+from providers.http import Method
 from providers.vault.answers import Unexplained, data, document, failure
 from providers.vault.identity import Identity
-from providers.vault.server import Answer, Method, Server
+from providers.vault.server import Answer, Server
 from providers.vault.transit import (
     KeyVersion,
     TransitKey,

@@ -9,9 +9,10 @@ from hashlib import sha256
 from typing import Final
 
 from providers.errors import CredentialsInvalid, ProviderError
+from providers.http import Method
 from providers.vault.answers import document
 from providers.vault.login import Lease, Login, granted
-from providers.vault.server import Answer, Method, Server
+from providers.vault.server import Answer, Server
 
 REFRESH_AT: Final = 2 / 3
 """Share of a lease after which it is renewed, or another one is obtained."""

@@ -21,12 +21,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
-from hypothesis import given
-from hypothesis import strategies as st
 
 from providers import ProviderError, Throttled, Timeout, Unavailable, WrapContext, create
 from providers.aws import AwsProvider
-from providers.aws.http import AnswerParser, HttpAnswer, Malformed
+from providers.http import HttpAnswer
 from tests.providers.aws.rig import AwsRig, port_of
 from tests.providers.aws.scripted import DATA_KEY, answer, encoded, scripted
 from tests.providers.aws.test_answers import CONTEXT, WRAPPED
@@ -241,47 +239,6 @@ def test_a_missing_sdk_is_said() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, check=False, text=True)
     assert "pip install 'keyside-proxy[aws]'" in done.stderr
-
-
-# the parser
-
-
-@given(st.binary(max_size=300), st.integers(1, 40), st.booleans())
-def test_an_answer_is_read_however_it_is_cut(body: bytes, step: int, chunked: bool) -> None:
-    if chunked:
-        parts = [body[i : i + 7] for i in range(0, len(body), 7)]
-        whole = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-        whole += b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
-    else:
-        whole = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nX: y\r\n\r\n%s" % (len(body), body)
-    parser = AnswerParser()
-    for _ in range(2):
-        answers = [parser.feed(whole[start : start + step]) for start in range(0, len(whole), step)]
-        assert answers[:-1] == [None] * (len(answers) - 1)
-        last = answers[-1]
-        assert last is not None
-        assert (last.status, last.body, last.keep_alive) == (200, body, True)
-
-
-@given(st.binary(max_size=400))
-def test_whatever_comes_is_read_or_refused(garbage: bytes) -> None:
-    for prefix in (b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"):
-        try:
-            found = AnswerParser().feed(prefix + garbage)
-        except Malformed:
-            continue
-        assert found is None or isinstance(found, HttpAnswer)
-
-
-@pytest.mark.parametrize(
-    ("version", "connection", "keeps"),
-    [("1.1", "", True), ("1.1", "close", False), ("1.0", "", False), ("1.0", "keep-alive", True)],
-)
-def test_which_connections_go_on(version: str, connection: str, keeps: bool) -> None:
-    line = f"Connection: {connection}\r\n" if connection else ""
-    found = AnswerParser().feed(f"HTTP/{version} 200 OK\r\nContent-Length: 0\r\n{line}\r\n".encode())
-    assert found is not None
-    assert found.keep_alive is keeps
 
 
 async def test_an_answer_that_nobody_asked_for_ends_the_connection(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_an_error_that_is_not_the_services_is_still_one(content: bytes) -> None:
      ("Sun, 06 Nov 1994 08:49:37 GMT", 0.0)],
 )  # fmt: skip
 def test_the_pause_that_the_service_asks_for(value: str | None, seconds: float | None) -> None:
-    assert retry_after({"Retry-After": value} if value is not None else {}) == seconds
+    assert retry_after({"retry-after": value} if value is not None else {}) == seconds
 
 
 async def test_throttling_waits_as_long_as_it_is_told(on_hsm: AzureRig) -> None:

@@ -1,7 +1,7 @@
 """Reading HTTP/1.1 answers, from bytes as they come. RFC 9112, as far as a server of JSON uses it.
 
 ValueError
-└── Malformed    not HTTP, or more of it than AWS KMS ever answers
+└── Malformed    not HTTP, or more of it than a back end ever answers
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Final
 from providers.wiping import wipe
 
 MAX_HEAD_BYTES: Final = 32_768
-MAX_BODY_BYTES: Final = 262_144  # the longest answers are key policies of 32 KiB; a decrypted value has 4
 
+_BODILESS: Final = (204, 304)
 _HEXADECIMAL: Final = frozenset(b"0123456789abcdefABCDEF")
 
 
@@ -35,7 +35,9 @@ class HttpAnswer:
 class AnswerParser:
     """Collects one answer after another; what it held of one is wiped before the next."""
 
-    def __init__(self) -> None:
+    def __init__(self, largest: int) -> None:
+        """`largest`: how many bytes a body may have."""
+        self._largest = largest
         self._received = bytearray()
         self._head: tuple[str, int, dict[str, str], int] | None = (
             None  # version, status, headers, where the body starts
@@ -48,7 +50,13 @@ class AnswerParser:
             return None
         assert self._head is not None
         version, status, headers, start = self._head
-        whole = self._chunked(start) if "transfer-encoding" in headers else self._counted(headers, start)
+        whole: tuple[bytes, int] | None
+        if status in _BODILESS:
+            whole = b"", start
+        elif "transfer-encoding" in headers:
+            whole = self._chunked(start)
+        else:
+            whole = self._counted(headers, start)
         if whole is None:
             return None
         body, end = whole
@@ -80,7 +88,7 @@ class AnswerParser:
 
     def _counted(self, headers: Mapping[str, str], start: int) -> tuple[bytes, int] | None:
         length = headers.get("content-length", "")
-        if not (length.isascii() and length.isdigit()) or int(length[:9]) > MAX_BODY_BYTES or len(length) > 9:
+        if not (length.isascii() and length.isdigit()) or int(length[:9]) > self._largest or len(length) > 9:
             raise Malformed("a body without a length, or a very long one")
         end = start + int(length)
         return (bytes(memoryview(self._received)[start:end]), end) if len(self._received) >= end else None
@@ -91,7 +99,7 @@ class AnswerParser:
             while (line_end := self._received.find(b"\r\n", position, position + 64)) >= 0:
                 size = _chunk_size(bytes(self._received[position:line_end]))
                 position = line_end + 2 + size
-                if len(body) + size > MAX_BODY_BYTES:
+                if len(body) + size > self._largest:
                     raise Malformed("a very long body")
                 if len(self._received) < position + 2:
                     return None

@@ -1,0 +1,196 @@
+"""A pool of HTTP/1.1 connections to one server.
+
+OSError
+└── Broken        the connection ended before the answer did
+ValueError
+├── Malformed     (providers.http.answers) what came is no HTTP
+└── UnfitHeader   a header value that would end its line
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final, Literal, cast
+from urllib.parse import urlsplit
+
+from providers.http.answers import AnswerParser, HttpAnswer, Malformed
+from providers.pool import Pool, PoolUsage
+
+Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+Trust = Callable[[], Awaitable[ssl.SSLContext | None]]
+
+PORTS: Final = {"http": 80, "https": 443}
+
+
+class Broken(ConnectionError):
+    """The connection was lost, or something came on it that nobody had asked for."""
+
+
+class UnfitHeader(ValueError):
+    """A header value holds a line end, or a character that no header may have."""
+
+
+class HttpConnection(asyncio.Protocol):
+    """One connection. Whatever goes wrong on it makes it unusable."""
+
+    def __init__(self, largest: int, idle: float) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._answer: asyncio.Future[HttpAnswer] | None = None
+        self._parser = AnswerParser(largest)
+        self._idle = idle
+        self._lost = False
+        self._used_at = time.monotonic()
+
+    @property
+    def usable(self) -> bool:
+        """Whether another request may be sent."""
+        return not self._lost and time.monotonic() - self._used_at < self._idle
+
+    async def exchange(self, head: bytes, body: bytes | bytearray) -> HttpAnswer:
+        """Send one request and return its answer. Raises Broken, Malformed."""
+        assert self._transport is not None
+        if self._lost:
+            raise Broken
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.write(head)
+        if body:
+            self._transport.write(body)  # not joined to the head: that would make one more copy of a key
+        try:
+            answer = await self._answer
+        except BaseException:
+            self.abort()
+            raise
+        finally:
+            self._answer = None
+        self._used_at = time.monotonic()
+        if not answer.keep_alive:
+            self.abort()
+        return answer
+
+    def abort(self) -> None:
+        """Close without waiting for anything."""
+        self._lost = True
+        self._parser.wipe()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's do not inherit from it
+
+    def data_received(self, data: bytes) -> None:
+        if self._answer is None or self._answer.done():
+            self.abort()  # nobody asked
+            return
+        try:
+            answer = self._parser.feed(data)
+        except Malformed as error:
+            self._fail(error)
+            self.abort()
+            return
+        if answer is not None:
+            self._answer.set_result(answer)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._lost = True
+        self._fail(Broken())
+
+    def _fail(self, error: Exception) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
+
+
+class Connections:
+    """At most `size` connections, made when they are needed. Used from one event loop.
+
+    `largest`: how many bytes an answer's body may have. `idle`: a connection that nobody used for so many seconds is
+    not used again, for servers close theirs sooner or later.
+    """
+
+    def __init__(self, *, size: int, max_age: float, largest: int, idle: float) -> None:
+        self._largest = largest
+        self._idle = idle
+        self._tls: Trust = _plain
+        self._address: tuple[str, int] | str = ""
+        self._host = b""
+        self._pool: Pool[HttpConnection] = Pool(
+            self._connect, _dispose, size=size, max_age=max_age, usable=lambda connection: connection.usable
+        )
+
+    def aim(self, origin: str, tls: Trust | None = None, *, socket_path: str | None = None) -> None:
+        """Send to `origin` from now on, `http://HOST:PORT`; free connections are dropped.
+
+        `tls` is asked for the context of each new connection. `socket_path`: where a server of this machine listens.
+        """
+        url = urlsplit(origin)
+        name = f"[{url.hostname}]" if ":" in str(url.hostname) else url.hostname
+        port = url.port or PORTS[url.scheme]
+        self._host = f"{name}{'' if port == PORTS[url.scheme] else f':{port}'}".encode("ascii")
+        self._address = (url.hostname or "", port) if socket_path is None else socket_path
+        self._tls = tls or _plain
+        self._pool.drop_idle()
+
+    async def exchange(
+        self, method: str, target: str, headers: Iterable[tuple[str, str | bytes]], body: bytes | bytearray | None
+    ) -> HttpAnswer:
+        """Send one request, on a free connection or when one becomes free. The caller wipes `body`, and the answer's.
+
+        Raises OSError (ssl.SSLError and Broken among them), Malformed, UnfitHeader.
+        """
+        head = self._head(method, target, headers, body)
+        async with self._pool.lease() as connection:
+            return await connection.exchange(head, body or b"")
+
+    @property
+    def usage(self) -> PoolUsage:
+        """The pool's counts."""
+        return self._pool.usage
+
+    def drop_idle(self) -> None:
+        """Let the next requests make new connections."""
+        self._pool.drop_idle()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._pool.close()
+
+    def _head(
+        self, method: str, target: str, headers: Iterable[tuple[str, str | bytes]], body: bytes | bytearray | None
+    ) -> bytes:
+        lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (method.encode("ascii"), target.encode("ascii"), self._host)]
+        lines += [b"%b: %b" % (name.encode("ascii"), _value(value)) for name, value in headers]
+        if body is not None:
+            lines.append(b"content-length: %d" % len(body))
+        return b"\r\n".join([*lines, b"", b""])
+
+    async def _connect(self) -> HttpConnection:
+        tls, loop = await self._tls(), asyncio.get_running_loop()
+        if isinstance(self._address, str):
+            _, connection = await loop.create_unix_connection(self._made, self._address)
+        else:
+            host, port = self._address
+            _, connection = await loop.create_connection(self._made, host, port, ssl=tls)
+        return connection
+
+    def _made(self) -> HttpConnection:
+        return HttpConnection(self._largest, self._idle)
+
+
+async def _plain() -> None:
+    """No TLS."""
+
+
+async def _dispose(connection: HttpConnection) -> None:
+    connection.abort()
+
+
+def _value(value: str | bytes) -> bytes:
+    try:
+        line = value if isinstance(value, bytes) else value.encode("latin-1")
+    except UnicodeEncodeError:
+        raise UnfitHeader from None  # its text may be a secret
+    if b"\r" in line or b"\n" in line:
+        raise UnfitHeader
+    return line
