@@ -103,7 +103,8 @@ def serve(folder: Path, *, tls: bool = False, port: int = 0) -> Iterator[ServedB
             stdout=output,
             stderr=output,
             cwd=folder,
-            env={"PATH": os.environ["PATH"], "HOME": str(folder)},
+            # so small a heap is collected at every few requests: a quarter of the server's time
+            env={"PATH": os.environ["PATH"], "HOME": str(folder), "GOGC": "800"},
             preexec_fn=end_with_parent,
         ) as process,
     ):

@@ -130,6 +130,7 @@ class VaultFace:
 
     async def _serve(self, request: web.Request) -> web.Response:
         state, audience = self._state, AUDIENCES[self._state.vault.kind]
+        began = asyncio.get_running_loop().time()
         if request.transport is not None:
             state.peers.add(request.transport.get_extra_info("peername"))
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
@@ -141,11 +142,11 @@ class VaultFace:
         try:
             if request.query.get("api-version") not in API_VERSIONS:
                 raise bad_parameter("The specified version is not recognized.")
-            if state.latency:
-                await asyncio.sleep(state.latency)
             answer = self._answer(caller, request, await _body(request))
         except Refused as refused:
             return web.json_response(refused.body(), status=refused.status)
+        if state.latency:  # it has other machines for the work of other requests meanwhile
+            await asyncio.sleep(began + state.latency - asyncio.get_running_loop().time())
         return web.json_response(answer) if answer is not None else web.Response(status=204)
 
     def _answer(self, caller: str, request: web.Request, body: Json) -> Json | None:

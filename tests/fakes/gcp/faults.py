@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,7 +63,7 @@ class Faults:
     """The faults that are waiting, by method (`Decrypt`), and how slow every call is."""
 
     def __init__(self) -> None:
-        self.latency = 0.0  # seconds, of every call
+        self.latency = 0.0  # seconds that every call takes, the work included
         self._waiting: dict[str, list[Fault]] = {}
 
     def add(self, method: str, fault: Fault) -> None:
@@ -71,6 +72,11 @@ class Faults:
     def clear(self) -> None:
         self.latency = 0.0
         self._waiting.clear()
+
+    async def last(self, began: float) -> None:
+        """Wait until a call that began at this time of the loop has taken as long as it should."""
+        if self.latency:
+            await asyncio.sleep(began + self.latency - asyncio.get_running_loop().time())
 
     def take(self, method: str) -> Fault | None:
         """The fault that this call of `method` meets."""

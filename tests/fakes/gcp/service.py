@@ -74,8 +74,11 @@ class KmsService:
             self.peers.add(context.peer())
             self.busy += 1
             self.most_busy = max(self.most_busy, self.busy)
+            began = asyncio.get_running_loop().time()
             try:
-                return await self._answer(name, method, request, context)
+                answer = await self._answer(name, method, request, context)
+                await self._faults.last(began)
+                return answer
             except Refusal as refusal:
                 await context.abort(refusal.code, refusal.message, refusal.trailers())
             finally:
@@ -90,8 +93,6 @@ class KmsService:
         routing = f"{method.resource}={resource.replace('/', '%2F')}"
         if metadata.get("x-goog-request-params") not in (routing, routing.replace("%2F", "/")):
             raise Refusal("INVALID_ARGUMENT", "The routing header is missing: calls must name their resource in it.")
-        if self._faults.latency:
-            await asyncio.sleep(self._faults.latency)
         fault = self._faults.take(name)
         if fault is not None and fault.kind == "status":
             raise Refusal(**fault.status)
