@@ -107,6 +107,7 @@ help:  ## this list
 # Stamps: each file says that the step it is named after was done with the inputs it depends on.
 
 $(VENV)/.tools: requirements/development.txt scripts/prerequisites
+	@echo "setting up $(VENV): some hundred MB are fetched and the native part is compiled, a minute or two"
 	scripts/prerequisites build $(PYTHON)
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --require-hashes --requirement requirements/development.txt

@@ -23,7 +23,7 @@ class Service:
     provider: str
     served: Served
     slowed_hsm: dict[str, Any]  # the way to it that `slow` makes slow; the same as `served.hsm` where all ways are
-    slow: Callable[[float], object]  # from now on each answer comes so many seconds later
+    slow: Callable[[float], object]  # from now on each call takes the service so many seconds, its work included
     processes: set[int]
 
     @contextmanager
@@ -51,7 +51,7 @@ def service(provider: str, folder: Path) -> Iterator[Service]:
         proxy = running.enter_context(mishap(int(endpoint.rpartition(":")[2])))
         hsm = copy.deepcopy(served.hsm)
         hsm["connection"]["endpoint"] = f"{endpoint.rpartition(':')[0]}:{proxy.port}"
-        yield Service(provider, served, hsm, lambda seconds: proxy.delay(to_client=seconds), children() - before)
+        yield Service(provider, served, hsm, proxy.last, children() - before)
 
 
 def children() -> set[int]:

@@ -1,7 +1,7 @@
 """What all back ends share: life cycle, checks of arguments and results, bounded calls.
 
-A back end subclasses Backend and fills in the five abstract methods whose names start with an underscore; each speaks
-to the back end once, and turns what goes wrong into the errors of `providers.errors`.
+A back end subclasses Backend and fills in the abstract methods whose names start with an underscore; those that are
+coroutines speak to the back end once, and turn what goes wrong into the errors of `providers.errors`.
 """
 
 from __future__ import annotations
@@ -10,17 +10,23 @@ import asyncio
 import time
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar, final
+from pathlib import Path
+from typing import Final, TypeVar, final
 
 from providers.bounded import BoundedCalls
 from providers.capabilities import AuditRecord
-from providers.errors import Closed, ForeignWrap, InputRefused, ProviderError, Tampered
-from providers.interface import DATA_KEY_BYTES, Health, HealthStatus, Probe, Provider, WrappedKey
+from providers.errors import Closed, CredentialsInvalid, ForeignWrap, InputRefused, ProviderError, Tampered
+from providers.interface import DATA_KEY_BYTES, Description, Health, HealthStatus, Probe, Provider, WrappedKey
 from providers.journal import Journal
-from providers.options import Performance
+from providers.options import HsmOptions
+from providers.secrets import fingerprint
 from providers.wiping import wipe
 from providers.wrap_context import WrapContext
+
+REFUSAL_SECONDS: Final = 5.0
+"""How long credentials that were refused are not sent again, unless they changed."""
 
 Result = TypeVar("Result")
 
@@ -28,12 +34,18 @@ Result = TypeVar("Result")
 class Backend(Provider):
     """Base of every provider."""
 
-    def __init__(self, performance: Performance) -> None:
-        self._calls = BoundedCalls(self.name, performance)
+    def __init__(self, options: HsmOptions, base: Path) -> None:
+        """`base`: the folder that relative paths in `options` are relative to."""
+        self.__options = options
+        self.__base = base
+        self._calls = BoundedCalls(self.name, options.performance)
         self._journal = Journal(self.name)
         self._opening = asyncio.Lock()
         self._opened = False
         self._closed = False
+        self._generation = 0  # how often it was opened
+        self._used = ""  # fingerprint of the credentials that it was opened with
+        self._refused: _Refused | None = None
 
     @abstractmethod
     async def _open(self) -> None:
@@ -55,6 +67,28 @@ class Backend(Provider):
     @abstractmethod
     async def _close(self) -> None:
         """Wipe and disconnect. Called once, whether or not `_open` succeeded."""
+
+    @abstractmethod
+    def _wraps_with(self) -> tuple[str | None, str]:
+        """The key-encryption key in use, None until it is known, and the mechanism."""
+
+    @final
+    def describe(self) -> Description:
+        """Return what this provider is, without asking the back end."""
+        kek, mechanism = self._wraps_with()
+        performance = self.__options.performance
+        return Description(
+            provider=self.name,
+            kek=kek,
+            mechanism=mechanism,
+            capabilities=self.capabilities,
+            lacks=self.lacks,
+            options=self.__options.model_dump(
+                mode="json", by_alias=True, exclude_unset=True, exclude={"credentials": {"data"}}
+            ),
+            concurrent_calls=performance.connection_pool_size,
+            timeout_seconds=performance.request_timeout / 1000,
+        )
 
     def probes(self) -> Sequence[Probe]:
         return [Probe("open", self._opens)]
@@ -132,11 +166,49 @@ class Backend(Provider):
         if not self._opened:
             async with self._opening:
                 if not (self._opened or self._closed):
-                    await self._open()
+                    await self._open_with_good_credentials()
                     self._opened = True
         if self._closed:
             raise Closed(f"{self.name} was closed: make a new provider")
-        return await call()
+        before = self._generation
+        try:
+            return await call()
+        except CredentialsInvalid as error:
+            if self._generation == before:  # else somebody has opened with others meanwhile
+                self._invalidate()
+                self._refuse(error)
+            raise
+
+    async def _open_with_good_credentials(self) -> None:
+        """Open; credentials that were refused a moment ago are not sent again, or every miss would send them."""
+        if self._refused is not None and self._refused.holds(self.__fingerprint()):
+            raise CredentialsInvalid(f"{self._refused.message} [not sent again within {REFUSAL_SECONDS:g} s]")
+        self._used = self.__fingerprint()
+        try:
+            await self._open()
+        except CredentialsInvalid as error:
+            self._refuse(error)
+            raise
+        self._refused = None
+        self._generation += 1
+
+    def _refuse(self, error: CredentialsInvalid) -> None:
+        self._refused = _Refused(self._used, time.monotonic() + REFUSAL_SECONDS, str(error))
+
+    def __fingerprint(self) -> str:
+        return fingerprint((self.__options.credentials, self.__options.connection), self.__base)
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """What became of the last attempt to open, when it was about credentials."""
+
+    fingerprint: str
+    until: float
+    message: str
+
+    def holds(self, fingerprint: str) -> bool:
+        return fingerprint == self.fingerprint and time.monotonic() < self.until
 
 
 async def _nothing() -> None:

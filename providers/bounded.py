@@ -38,21 +38,30 @@ class BoundedCalls:
 
     async def run(self, operation: str, call: Callable[[], Awaitable[Result]]) -> Result:
         """Await `call()`, again where it is worth it. Raises Timeout, or what the last attempt raised."""
+        failures: list[RetryableError] = []
         try:
             with self._deadlines.begin() as limit:
-                return await self._attempts(operation, call, limit)
+                return await self._attempts(operation, call, limit, failures)
         except DeadlineExpired as error:
+            reason = f"; the attempt before ended with: {failures[-1]}" if failures else ""
             raise Timeout(
                 f"{self._provider} did not finish {operation} within {self._milliseconds} ms: see whether it can be "
-                "reached, or raise hsm.performance.requestTimeout"
+                f"reached, or raise hsm.performance.requestTimeout{reason}"
             ) from error
 
-    async def _attempts(self, operation: str, call: Callable[[], Awaitable[Result]], limit: Deadline) -> Result:
+    async def _attempts(
+        self,
+        operation: str,
+        call: Callable[[], Awaitable[Result]],
+        limit: Deadline,
+        failures: list[RetryableError],
+    ) -> Result:
         retries = 0
         while True:
             try:
                 return await call()
             except RetryableError as error:
+                failures.append(error)
                 pause = self._pause(retries, error)
                 if retries == self._policy.max_retries or pause >= limit.when - asyncio.get_running_loop().time():
                     raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -77,6 +78,8 @@ BUILT: Final[Mapping[str, Entry]] = {
     "VAULT_TRANSIT": Entry("providers.vault", acts_on=_CALL_BOUNDS | _OVER_TLS - {"connection.region"}),
 }
 
+_PLACEHOLDER: Final = re.compile(r"<[A-Z]+(-[A-Z]+)*>")
+
 _SHARED_SECTIONS: Final = ("connection", "credentials", "performance", "highAvailability", "monitoring")
 
 
@@ -115,6 +118,8 @@ def _read(hsm: Mapping[str, object]) -> tuple[Loaded | None, HsmOptions | None, 
     entry = BUILT.get(name) if isinstance(name := hsm.get("provider"), str) else None
     if entry is None:
         return None, None, [*_provider_problems(name), *_shared_problems(hsm)]
+    if unfilled := list(_unfilled(SECTION, hsm)):
+        return None, None, unfilled
     loaded = cast("Loaded", import_module(entry.module))
     options, problems = read(loaded.OPTIONS, hsm)
     return loaded, options, [*problems, *loaded.problems(without_nulls(hsm))]
@@ -132,6 +137,18 @@ def _shared_problems(hsm: Mapping[str, object]) -> Iterator[Problem]:
     """The sections whose shape does not depend on the provider; the others cannot be judged without it."""
     known = {key: value for key, value in hsm.items() if key in _SHARED_SECTIONS}
     yield from read(HsmOptions, {**known, "provider": ""})[1]
+
+
+def _unfilled(path: str, value: object) -> Iterator[Problem]:
+    """What `keyside init` left to be filled in."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _unfilled(f"{path}.{key}", item)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _unfilled(f"{path}[{index}]", item)
+    elif isinstance(value, str) and (found := _PLACEHOLDER.search(value)):
+        yield Problem(path, f"still has the placeholder {found[0]}: fill it in")
 
 
 def _leaves(path: str, value: object) -> Iterator[str]:

@@ -7,12 +7,13 @@ credential). What is read is read anew each time a back end opens, so that a cha
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-from pydantic import model_validator
+from pydantic import BaseModel, Secret, model_validator
 from pydantic.alias_generators import to_camel
 
 from providers.errors import CredentialsInvalid, NotFound
@@ -61,6 +62,19 @@ class SecretSource:
         finally:
             wipe(content)
 
+    def trace(self, base: Path) -> object:
+        """What changes when the secret does, but for one in the configuration itself."""
+        match self.place:
+            case "value":
+                return None
+            case "environment":
+                return sha256(os.environb.get(self.name.encode(), b"")).digest()
+            case "file":
+                return _trace_of_file(base / self.name)
+            case "credential":
+                folder = os.environ.get(_CREDENTIALS)
+                return _trace_of_file(Path(folder) / self.name) if folder else None
+
     def _variable(self) -> bytearray:
         if (value := os.environb.get(self.name.encode())) is None:
             raise NotFound(f"the environment variable {self.name} is not set: set it to the {self.setting}")
@@ -95,6 +109,35 @@ class CredentialData(Section):
                     raise ValueError(f"{setting + suffix} is a text: put it in quotes")
                 folded[setting] = SecretSource(setting, PLACES[suffix], name)
         return folded
+
+
+def fingerprint(sections: tuple[object, ...], base: Path) -> str:
+    """Tells whether a secret, certificate or key that sections of the settings name has changed, keeping none of it.
+
+    Of files their place and time, of variables a digest; what the SDKs find by themselves is not seen.
+    """
+    return sha256(repr([list(_traces(section, base)) for section in sections]).encode()).hexdigest()
+
+
+def _traces(section: object, base: Path) -> Iterator[object]:
+    if isinstance(section, Secret):
+        section = section.get_secret_value()
+    if isinstance(section, BaseModel):
+        for name, value in section:
+            if isinstance(value, str) and name.endswith("_file"):
+                yield _trace_of_file(base / value)
+            else:
+                yield from _traces(value, base)
+    elif isinstance(section, SecretSource):
+        yield section.trace(base)
+
+
+def _trace_of_file(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def without_line_end(content: bytearray, source: str, setting: str) -> bytearray:

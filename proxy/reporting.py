@@ -209,7 +209,12 @@ def _provider(facts: Facts) -> Iterator[Family]:
         health.add(status == facts.provider_health.status, status=status)
     yield health
     *buckets, (_, total) = facts.provider_calls
-    yield histogram("keyside_provider_call_duration_seconds", "Calls to the HSM or KMS.", buckets, total)
+    yield histogram(
+        "keyside_provider_call_duration_seconds",
+        "Wraps and unwraps by the HSM or KMS, with retries and the wait for a connection, without the wait for a turn.",
+        buckets,
+        total,
+    )
 
 
 def resident_bytes(status_file: Path = Path("/proc/self/status")) -> int:

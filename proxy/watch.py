@@ -36,6 +36,7 @@ class ProviderWatch:
         self._provider = provider
         self._check: asyncio.Task[None] | None = None
         self.health = UNKNOWN
+        self._answer = UNKNOWN  # its own last word, where `health` may be that there was none
         self.answered = False  # once it has, cached keys outlive its outages
 
     def replace(self, provider: Provider) -> None:
@@ -44,7 +45,7 @@ class ProviderWatch:
         if self._check is not None:
             self._check.cancel()
             self._check = None
-        self.health = UNKNOWN
+        self.health = self._answer = UNKNOWN
         self.answered = True
 
     async def ask(self, patience: float) -> PartHealth:
@@ -72,13 +73,20 @@ class ProviderWatch:
         try:
             found = await within(provider.health_check(), ANSWER_SECONDS)
             health = PartHealth(found.status.value, found.detail)
+            self._answer = health
         except Timeout:
-            health = PartHealth(HealthStatus.DOWN.value, f"no answer within {ANSWER_SECONDS:g} s")
+            health = PartHealth(HealthStatus.DOWN.value, f"no answer within {ANSWER_SECONDS:g} s{self._last_reason()}")
         except Exception as error:  # a defect of one back end must not end the watch of it
             log.defect("asking the provider how it is failed", error)
             health = PartHealth(HealthStatus.DOWN.value, "asking it failed: the log says more")
         if provider is self._provider:
             self._note(health)
+
+    def _last_reason(self) -> str:
+        """Why it was not well when it last said something: the first reason is often the cause of the others."""
+        if self._answer.status in (HealthStatus.OK.value, UNKNOWN.status):
+            return ""
+        return f"; when it last answered: {self._answer.detail}"
 
     def _note(self, health: PartHealth) -> None:
         if health.status != self.health.status and (health.status != HealthStatus.OK.value or self.health != UNKNOWN):

@@ -29,6 +29,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from providers.aws.credentials import authorities, home, open_session, quick
+from providers.aws.direct import DirectCalls, binary, parsed, request_body, revealed
 from providers.aws.names import addressed, is_key_arn, recorded
 from providers.aws.options import AwsOptions, endpoint_problem
 from providers.aws.refusals import DRY_RUN_SUCCEEDED, Asked, foreign_ciphertext, malformed, refusal
@@ -55,8 +56,9 @@ _TELLING_BYTES: Final = 16  # shorter plaintexts may be found in a good cipherte
 _DRY_RUN_CONTEXT: Final = {"keyside:version": "1", "keyside:purpose": "field"}
 
 for _name in ("botocore", "aiobotocore"):
-    # their debug lines hold whole requests and answers: data keys in base64, session tokens
-    logging.getLogger(_name).setLevel(logging.WARNING)
+    # their debug lines hold whole requests and answers: data keys in base64, session tokens; their warnings are
+    # tracebacks of what is raised as well, and said once by whoever catches it
+    logging.getLogger(_name).setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +86,12 @@ class KeyFacts:
 class KmsClient:
     """One SDK client: credentials as they were when it was opened, renewed where they renew themselves."""
 
-    def __init__(self, options: AwsOptions, base: Path, session: Any, client: Any) -> None:
+    def __init__(self, options: AwsOptions, base: Path, session: Any, client: Any, direct: DirectCalls) -> None:
         self._options = options
         self._base = base
         self._session = session
         self._client = client
+        self._direct = direct
         self.region: str = client.meta.region_name
         self.proven = False  # whether the service has ever accepted these credentials
 
@@ -128,43 +131,50 @@ class KmsClient:
         if endpoint.startswith("https:"):
             tls = await asyncio.to_thread(client_context, options.connection.tls, base)
         transport.aim(endpoint, tls)
-        return cls(options, base, session, client)
+        direct = DirectCalls(session, endpoint, client.meta.region_name, transport)
+        return cls(options, base, session, client, direct)
 
     async def encrypt(self, key: str, plaintext: bytes | bytearray, context: Mapping[str, str]) -> Sealed:
         """Encrypt at most MAX_PLAINTEXT_BYTES under `key`, a recorded key, an id, an ARN or an alias."""
-        answer = await self.call(
-            "encrypt", key, KeyId=addressed(key, self.region), Plaintext=plaintext, EncryptionContext=context
-        )
-        blob = answer.get("CiphertextBlob")
-        if not isinstance(blob, bytes) or not len(plaintext) < len(blob) <= MAX_BLOB_BYTES or _shows(blob, plaintext):
+        asked = {"KeyId": addressed(key, self.region), "EncryptionContext": dict(context)}
+        content = await self._exchange("Encrypt", key, request_body(asked, "Plaintext", plaintext))
+        try:
+            answer = parsed(content)
+            blob = binary(answer, "CiphertextBlob")
+        except (ValueError, RecursionError):
+            raise malformed("Encrypt", "no ciphertext") from None
+        finally:
+            wipe(content)
+        if not len(plaintext) < len(blob) <= MAX_BLOB_BYTES or _shows(blob, plaintext):
             raise malformed("Encrypt", "no ciphertext")
         return Sealed(self._answered_for(key, answer, "Encrypt"), blob)
 
     async def decrypt(self, key: str, blob: bytes, context: Mapping[str, str]) -> bytearray:
         """Undo `encrypt`; the caller wipes the result."""
-        asked = {"KeyId": addressed(key, self.region), "CiphertextBlob": blob, "EncryptionContext": context}
+        asked = {"KeyId": addressed(key, self.region), "EncryptionContext": dict(context)}
         try:
-            answer = await self.call("decrypt", key, **asked)
+            content = await self._exchange("Decrypt", key, request_body(asked, "CiphertextBlob", blob))
         except Denied:
             if not await self._permitted(key, context):
                 raise
             # AWS KMS answers the same to a ciphertext that names a key which the caller may not see, or which does not
             # exist. Asked once more, since a grant made a moment ago is not known everywhere at once.
             try:
-                answer = await self.call("decrypt", key, **asked)
+                content = await self._exchange("Decrypt", key, request_body(asked, "CiphertextBlob", blob))
             except Denied:
                 raise foreign_ciphertext(key) from None
-        plaintext = answer.get("Plaintext")
-        if not isinstance(plaintext, bytes) or not 0 < len(plaintext) <= MAX_PLAINTEXT_BYTES:
-            raise malformed("Decrypt", "no plaintext")
-        own = bytearray(plaintext)
-        wipe(plaintext)
         try:
+            plaintext, answer = revealed(content)
+        except (ValueError, RecursionError):
+            raise malformed("Decrypt", "no plaintext") from None
+        try:
+            if not 0 < len(plaintext) <= MAX_PLAINTEXT_BYTES:
+                raise malformed("Decrypt", "no plaintext")
             self._answered_for(key, answer, "Decrypt")
         except ProviderError:
-            wipe(own)
+            wipe(plaintext)
             raise
-        return own
+        return plaintext
 
     async def describe(self, key: str) -> KeyFacts:
         """Ask what and how a key is."""
@@ -208,6 +218,14 @@ class KmsClient:
             raise _translated(error, asked) from None
         self.proven = True
         return answer
+
+    async def _exchange(self, operation: str, key: str, body: bytes) -> bytes:
+        try:
+            content = await self._direct.call(operation, body)
+        except SDK_ERRORS as error:
+            raise _translated(error, Asked(operation, key, self.region)) from None
+        self.proven = True
+        return content
 
     async def other(
         self, service: str, operation: str, endpoint: str | None = None, **parameters: Any

@@ -43,7 +43,7 @@ from providers.errors import (
     Tampered,
     Unavailable,
 )
-from providers.interface import Description, HealthStatus, Probe, WrappedKey
+from providers.interface import HealthStatus, Probe, WrappedKey
 from providers.pool import PoolUsage
 from providers.sdk import sdk_missing
 from providers.wiping import wipe
@@ -76,7 +76,7 @@ class AwsProvider(Backend, Encrypts, Signs, GeneratesKeys, ImportsKeys, DeletesK
     }
 
     def __init__(self, options: AwsOptions, base: Path) -> None:
-        super().__init__(options.performance)
+        super().__init__(options, base)
         self._options = options
         self._base = base
         self._transport = Transport(
@@ -216,21 +216,8 @@ class AwsProvider(Backend, Encrypts, Signs, GeneratesKeys, ImportsKeys, DeletesK
         """The HTTP connections to AWS KMS."""
         return self._transport.usage
 
-    def describe(self) -> Description:
-        """Return what this provider is; `kek` is None until it was opened."""
-        performance = self._options.performance
-        return Description(
-            provider=self.name,
-            kek=self._kek,
-            mechanism=MECHANISM,
-            capabilities=self.capabilities,
-            lacks=self.lacks,
-            options=self._options.model_dump(
-                mode="json", by_alias=True, exclude_unset=True, exclude={"credentials": {"data"}}
-            ),
-            concurrent_calls=performance.connection_pool_size,
-            timeout_seconds=performance.request_timeout / 1000,
-        )
+    def _wraps_with(self) -> tuple[str | None, str]:
+        return self._kek, MECHANISM
 
     async def _close(self) -> None:
         self._kms = None

@@ -8,6 +8,7 @@ wiped, and a third less CPU a call.
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterable
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -47,12 +48,18 @@ class Transport:
 
     async def send(self, request: Any) -> HttpAnswer:
         """Send botocore's AWSPreparedRequest. Raises Unavailable. The body is wiped once it has been answered."""
-        url, body = urlsplit(request.url), request.body
+        return await self.exchange(request.method, request.url, request.headers.items(), request.body)
+
+    async def exchange(
+        self, method: str, whole_url: str, given: Iterable[tuple[str, str | bytes]], body: bytes
+    ) -> HttpAnswer:
+        """The same of its parts."""
+        url = urlsplit(whole_url)
         if (url.scheme, url.netloc) != self._origin:
             raise Unavailable("the SDK turned to another host than the endpoint it was opened with")
-        headers = [(name, value) for name, value in request.headers.items() if name.lower() != "content-length"]
+        headers = [(name, value) for name, value in given if name.lower() != "content-length"]
         try:
-            return await self._connections.exchange(request.method, url.path or "/", headers, body)
+            return await self._connections.exchange(method, url.path or "/", headers, body)
         except UnfitHeader:
             raise Unavailable("a request header holds a line end: see the credentials for one") from None
         except Malformed as error:

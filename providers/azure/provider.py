@@ -38,7 +38,7 @@ from providers.errors import (
     KeyDisabled,
     NotFound,
 )
-from providers.interface import Description, HealthStatus, Probe, WrappedKey
+from providers.interface import HealthStatus, Probe, WrappedKey
 from providers.pool import PoolUsage
 from providers.sdk import sdk_missing
 from providers.wiping import wipe
@@ -65,7 +65,7 @@ class AzureKeyVaultProvider(
     lacks: Mapping[Capability, str] = {Capability.SESSIONS: _SESSIONLESS}
 
     def __init__(self, options: AzureOptions, base: Path) -> None:
-        super().__init__(options.performance)
+        super().__init__(options, base)
         self._options = options
         self._base = base
         self._service: Service | None = None
@@ -211,21 +211,8 @@ class AzureKeyVaultProvider(
             return PoolUsage(self._options.performance.connection_pool_size, 0, 0, 0)
         return self._service.vault.usage
 
-    def describe(self) -> Description:
-        """Return what this provider is; `kek` is None until it was opened."""
-        performance = self._options.performance
-        return Description(
-            provider=self.name,
-            kek=str(self._service.kek) if self._service else None,
-            mechanism=self._options.wraps_with,
-            capabilities=self.capabilities,
-            lacks=self.lacks,
-            options=self._options.model_dump(
-                mode="json", by_alias=True, exclude_unset=True, exclude={"credentials": {"data"}}
-            ),
-            concurrent_calls=performance.connection_pool_size,
-            timeout_seconds=performance.request_timeout / 1000,
-        )
+    def _wraps_with(self) -> tuple[str | None, str]:
+        return str(self._service.kek) if self._service else None, self._options.wraps_with
 
     async def _ask(self, call: Callable[[Service], Awaitable[Answer]]) -> Answer:
         service = self._service

@@ -31,7 +31,7 @@ from providers.capabilities import (
 from providers.errors import Denied, ForeignWrap, InputRefused, KeyDisabled, NotFound
 from providers.gcp import names
 from providers.gcp.options import GcpOptions
-from providers.interface import Description, HealthStatus, Probe, WrappedKey
+from providers.interface import HealthStatus, Probe, WrappedKey
 from providers.pool import PoolUsage
 from providers.sdk import sdk_missing
 from providers.wiping import wipe
@@ -59,7 +59,7 @@ class GcpProvider(Backend, GeneratesKeys, ImportsKeys, DeletesKeys, Encrypts, Si
     }
 
     def __init__(self, options: GcpOptions, base: Path) -> None:
-        super().__init__(options.performance)
+        super().__init__(options, base)
         self._options = options
         self._base = base
         self._service: CloudKms | None = None
@@ -217,21 +217,8 @@ class GcpProvider(Backend, GeneratesKeys, ImportsKeys, DeletesKeys, Encrypts, Si
         """Return what this process recorded; the service's own are in Cloud Logging, which is another service."""
         return self.recorded(since, until, limit)
 
-    def describe(self) -> Description:
-        """Return what this provider is; `kek` is the version that wrapped last, None until it was opened."""
-        performance = self._options.performance
-        return Description(
-            provider=self.name,
-            kek=self._kek,
-            mechanism=MECHANISM,
-            capabilities=self.capabilities,
-            lacks=self.lacks,
-            options=self._options.model_dump(
-                mode="json", by_alias=True, exclude_unset=True, exclude={"credentials": {"data"}}
-            ),
-            concurrent_calls=performance.connection_pool_size,
-            timeout_seconds=performance.request_timeout / 1000,
-        )
+    def _wraps_with(self) -> tuple[str | None, str]:
+        return self._kek, MECHANISM
 
     def probes(self) -> Sequence[Probe]:
         """Who we are, the key, and the permissions that serving needs."""

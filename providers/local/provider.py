@@ -18,7 +18,7 @@ from providers.capabilities import (
     ReportsCompliance,
 )
 from providers.errors import ForeignWrap, InputRefused, NotFound, ProviderError
-from providers.interface import Description, HealthStatus, WrappedKey
+from providers.interface import HealthStatus, WrappedKey
 from providers.local.kek import AES_256_GCM, MECHANISMS, Kek
 from providers.local.options import LocalOptions
 from providers.local.sources import current_id, load_kek, load_retired
@@ -48,7 +48,7 @@ class LocalProvider(Backend, Encrypts, ReportsCompliance):
     }
 
     def __init__(self, options: LocalOptions, base: Path) -> None:
-        super().__init__(options.performance)
+        super().__init__(options, base)
         self._options = options
         self._base = base
         self._keks: dict[str, Kek] = {}
@@ -116,21 +116,8 @@ class LocalProvider(Backend, Encrypts, ReportsCompliance):
             notes=("for development and small installations: whoever can read the root key can unwrap every data key",),
         )
 
-    def describe(self) -> Description:
-        """Return what this provider is; `kek` is None until it was opened."""
-        performance = self._options.performance
-        return Description(
-            provider=self.name,
-            kek=self._current.id if self._current else None,
-            mechanism=self._options.mechanism,
-            capabilities=self.capabilities,
-            lacks=self.lacks,
-            options=self._options.model_dump(
-                mode="json", by_alias=True, exclude_unset=True, exclude={"credentials": {"data"}}
-            ),
-            concurrent_calls=performance.connection_pool_size,
-            timeout_seconds=performance.request_timeout / 1000,
-        )
+    def _wraps_with(self) -> tuple[str | None, str]:
+        return self._current.id if self._current else None, self._options.mechanism
 
     async def _close(self) -> None:
         for kek in self._keks.values():

@@ -29,7 +29,7 @@ from providers.capabilities import (
     Signs,
 )
 from providers.errors import InputRefused, NotFound, ProviderError
-from providers.interface import Description, HealthStatus, Probe, WrappedKey
+from providers.interface import HealthStatus, Probe, WrappedKey
 from providers.pkcs11.material import Material
 from providers.pkcs11.names import KeyName, canonical
 from providers.pkcs11.options import Pkcs11Options
@@ -69,7 +69,7 @@ class Pkcs11Provider(
     lacks: Mapping[Capability, str] = {}
 
     def __init__(self, options: Pkcs11Options, base: Path) -> None:
-        super().__init__(options.performance)
+        super().__init__(options, base)
         self._options = options
         self._base = base
         self._workers: Workers[Held] = Workers(self.name, options.performance.connection_pool_size, _discard, _retire)
@@ -254,21 +254,10 @@ class Pkcs11Provider(
     async def _permitted(self) -> str:
         return (await self.bounded("check", self._check))[1]
 
-    def describe(self) -> Description:
-        """Return what this provider is; `kek`, and a mechanism chosen by itself, are known once it was opened."""
-        performance = self._options.performance
-        return Description(
-            provider=self.name,
-            kek=self._device.kek if self._device else None,
-            mechanism=self._device.sealing.name if self._device else self._options.mechanism,
-            capabilities=self.capabilities,
-            lacks=self.lacks,
-            options=self._options.model_dump(
-                mode="json", by_alias=True, exclude_unset=True, exclude={"credentials": {"data"}}
-            ),
-            concurrent_calls=performance.connection_pool_size,
-            timeout_seconds=performance.request_timeout / 1000,
-        )
+    def _wraps_with(self) -> tuple[str | None, str]:
+        if self._device is None:
+            return None, self._options.mechanism
+        return self._device.kek, self._device.sealing.name
 
     def pool_usage(self) -> PoolUsage:
         """Threads, each with a session: one that hangs in the token counts as active."""

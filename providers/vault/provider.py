@@ -28,7 +28,7 @@ from providers.capabilities import (
     Signs,
 )
 from providers.errors import ConfigurationInvalid, Denied, InputRefused, KeyDisabled, NotFound, Problem, Tampered
-from providers.interface import DATA_KEY_BYTES, Description, HealthStatus, Probe, WrappedKey
+from providers.interface import DATA_KEY_BYTES, HealthStatus, Probe, WrappedKey
 from providers.options import SECTION
 from providers.pool import PoolUsage
 from providers.vault.answers import not_vault
@@ -77,7 +77,7 @@ class VaultProvider(
     }
 
     def __init__(self, options: VaultOptions, base: Path) -> None:
-        super().__init__(options.performance)
+        super().__init__(options, base)
         self._options = options
         self._server = Server(options, base)
         login = login_for(options.credentials, self._server, base)
@@ -233,21 +233,8 @@ class VaultProvider(
 
     # what it says of itself
 
-    def describe(self) -> Description:
-        """Return what this provider is; `kek` is None until it was opened."""
-        performance = self._options.performance
-        return Description(
-            provider=self.name,
-            kek=self._kek,
-            mechanism=AES_256_GCM,
-            capabilities=self.capabilities,
-            lacks=self.lacks,
-            options=self._options.model_dump(
-                mode="json", by_alias=True, exclude_unset=True, exclude={"credentials": {"data"}}
-            ),
-            concurrent_calls=performance.connection_pool_size,
-            timeout_seconds=performance.request_timeout / 1000,
-        )
+    def _wraps_with(self) -> tuple[str | None, str]:
+        return self._kek, AES_256_GCM
 
     def pool_usage(self) -> PoolUsage:
         return self._server.usage

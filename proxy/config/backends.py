@@ -1,6 +1,7 @@
 """The section `hsm` that `keyside init --provider NAME` writes: the smallest one that works, and what is often added.
 
-Names, regions and addresses are examples, to be replaced. Lines that begin with `#` hold defaults or further settings.
+What differs from one installation to the next is a <PLACEHOLDER>, and a configuration that still has one is refused.
+Lines that begin with `#` hold defaults or further settings.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ _AWS: Final = """\
   provider: AWS_KMS
   kek: alias/keyside             # key id, key ARN, alias/NAME or alias ARN
   connection:
-    region: eu-central-1
+    region: <REGION>             # of the key
   credentials:
     type: IAM_ROLE               # who this machine, container or pod is; or TOKEN, an access key
 #    data: {roleArn: "arn:aws:iam::123456789012:role/keyside"}   # a role to take on
@@ -23,17 +24,17 @@ _AWS: Final = """\
 
 _GCP: Final = """\
   provider: GCP_KMS
-  kek: projects/my-project/locations/europe-west1/keyRings/keyside/cryptoKeys/keyside
+  kek: projects/<PROJECT>/locations/<LOCATION>/keyRings/keyside/cryptoKeys/keyside
   credentials:
     type: IAM_ROLE               # who this machine or workload is; or SERVICE_PRINCIPAL, a service account's key
-#    data: {serviceAccount: keyside@my-project.iam.gserviceaccount.com}   # a service account to act as
+#    data: {serviceAccount: keyside@<PROJECT>.iam.gserviceaccount.com}   # a service account to act as
 """
 
 _AZURE: Final = """\
   provider: AZURE_KEY_VAULT
   kek: keyside                   # a key's name: its newest version wraps; on a vault keyside-signing signs
   connection:
-    endpoint: https://my-vault.vault.azure.net   # or https://my-hsm.managedhsm.azure.net
+    endpoint: https://<VAULT>.vault.azure.net   # or https://<HSM>.managedhsm.azure.net
   credentials:
     type: IAM_ROLE               # managed or workload identity; or SERVICE_PRINCIPAL, CERTIFICATE, TOKEN
 #    data: {clientId: 00000000-0000-0000-0000-000000000000}   # of a user-assigned identity
@@ -43,7 +44,7 @@ _PKCS11: Final = """\
   provider: {provider}
   kek: keyside                   # the key's label, CKA_LABEL
   connection:
-    partition: my-partition      # the token's label; or slot: 0
+    partition: <PARTITION>       # the token's label; or slot: 0
 #    libraryPath: {library}   # where its installer puts it
   credentials:
     type: TOKEN                  # or CERTIFICATE, for a network HSM: its files are checked as well
@@ -54,11 +55,11 @@ _VAULT: Final = """\
   provider: VAULT_TRANSIT
   kek: keyside                   # the transit key's name
   connection:
-    endpoint: https://127.0.0.1:8200
+    endpoint: https://<HOST>:8200
 #    tls: {caFile: /etc/keyside/vault-ca.pem}
   credentials:
     type: SERVICE_PRINCIPAL      # AppRole; or TOKEN, CERTIFICATE, IAM_ROLE (Kubernetes)
-    data: {roleId: keyside, secretIdFile: /run/secrets/keyside-secret-id}   # mode 0600; or secretIdEnv
+    data: {roleId: <ROLE-ID>, secretIdFile: /run/secrets/keyside-secret-id}   # mode 0600; or secretIdEnv
 #  mount: transit
 """
 

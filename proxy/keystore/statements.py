@@ -1,15 +1,16 @@
 """What is read and written, inside a transaction that the caller began. No dialect's own SQL."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from proxy.keyring import DataKey, Keyring, KeyState, Purpose, Scope, Wrap
 from proxy.keystore.errors import AlreadyActive, KeyIdTaken, KeyringExists, KeyringUnknown, KeystoreCorrupt
+from proxy.keystore.plans import Plan
 from proxy.keystore.schema import NO_PARTITION, data_keys, keyrings, wraps
 
 _KEYRING = select(
@@ -40,20 +41,22 @@ _KEY = (
 # Built once: putting a statement together costs as much as running it. `b_` keeps parameters apart from columns.
 _KEYRING_NAMED = _KEYRING.where(keyrings.c.name == bindparam("b_name"))
 _KEYRING_ID = select(keyrings.c.id).where(keyrings.c.name == bindparam("b_name"))
-_KEY_OF_ID = _KEY.where(data_keys.c.id == bindparam("b_id"))
+_KEY_OF_ID = Plan(_KEY.where(data_keys.c.id == bindparam("b_id")))
 _ID_TAKEN = select(data_keys.c.id).where(data_keys.c.id == bindparam("b_id"))
-_LATEST_KEY = _KEY.where(
-    data_keys.c.id
-    == select(data_keys.c.id)
-    .join_from(data_keys, keyrings, data_keys.c.keyring_id == keyrings.c.id)
-    .where(
-        keyrings.c.name == bindparam("b_name"),
-        data_keys.c.partition == bindparam("b_partition"),
-        data_keys.c.purpose == bindparam("b_purpose"),
+_LATEST_KEY = Plan(
+    _KEY.where(
+        data_keys.c.id
+        == select(data_keys.c.id)
+        .join_from(data_keys, keyrings, data_keys.c.keyring_id == keyrings.c.id)
+        .where(
+            keyrings.c.name == bindparam("b_name"),
+            data_keys.c.partition == bindparam("b_partition"),
+            data_keys.c.purpose == bindparam("b_purpose"),
+        )
+        .order_by(data_keys.c.generation.desc())
+        .limit(1)
+        .scalar_subquery()
     )
-    .order_by(data_keys.c.generation.desc())
-    .limit(1)
-    .scalar_subquery()
 )
 _DEMOTE = (
     update(data_keys)
@@ -117,13 +120,14 @@ def count_keys(connection: Connection) -> dict[str, int]:
 
 def read_key(connection: Connection, key_id: int) -> DataKey | None:
     """The data key of that id with all its wraps, or None."""
-    return _one_key(connection, _KEY_OF_ID, b_id=key_id)
+    return _data_key(_KEY_OF_ID.rows(connection, b_id=key_id))
 
 
 def read_latest_key(connection: Connection, scope: Scope, purpose: Purpose) -> DataKey | None:
     """The data key of the highest generation, whatever its state, or None when the scope never had one."""
     partition = scope.partition or NO_PARTITION
-    return _one_key(connection, _LATEST_KEY, b_name=scope.keyring, b_partition=partition, b_purpose=int(purpose))
+    rows = _LATEST_KEY.rows(connection, b_name=scope.keyring, b_partition=partition, b_purpose=int(purpose))
+    return _data_key(rows)
 
 
 def read_any_key(connection: Connection, provider: str) -> DataKey | None:
@@ -133,7 +137,8 @@ def read_any_key(connection: Connection, provider: str) -> DataKey | None:
     """
     wrapped = select(wraps.c.data_key_id).where(wraps.c.provider == provider).limit(1).scalar_subquery()
     whatever = select(data_keys.c.id).where(data_keys.c.state != KeyState.DESTROYED.value).limit(1).scalar_subquery()
-    return _one_key(connection, _KEY.where(data_keys.c.id == func.coalesce(wrapped, whatever)))
+    found = connection.execute(_KEY.where(data_keys.c.id == func.coalesce(wrapped, whatever))).all()
+    return _data_key([tuple(row) for row in found])
 
 
 def insert_active(connection: Connection, key: DataKey) -> None:
@@ -202,27 +207,22 @@ def _insert_key(connection: Connection, key: DataKey, keyring_id: int, partition
     )
 
 
-def _one_key(connection: Connection, query: Select[Any], **parameters: object) -> DataKey | None:
-    rows = connection.execute(query, parameters).all()
-    return _data_key(rows[0], rows) if rows else None
-
-
-def _data_key(row: Row[Any], rows: Iterable[Row[Any]]) -> DataKey:
-    wrapped = tuple(
-        Wrap(each.provider, each.kek, each.mechanism, each.blob, each.wrapped_at)
-        for each in rows
-        if each.provider is not None
-    )
-    with _senseless(f"data key {row.id:016x}"):
+def _data_key(rows: list[tuple[Any, ...]]) -> DataKey | None:
+    """The key of rows of `_KEY`, one for each of its wraps."""
+    if not rows:
+        return None
+    key_id, keyring, partition, purpose, state, generation, leased, created_at = rows[0][:8]
+    wrapped = tuple(Wrap(*row[8:]) for row in rows if row[8] is not None)
+    with _senseless(f"data key {key_id:016x}"):
         return DataKey(
-            id=row.id,
-            scope=Scope(row.keyring, row.partition or None),
-            purpose=Purpose(row.purpose),
-            state=KeyState(row.state),
-            generation=row.generation,
-            messages_leased=row.messages_leased,
+            id=key_id,
+            scope=Scope(keyring, partition or None),
+            purpose=Purpose(purpose),
+            state=KeyState(state),
+            generation=generation,
+            messages_leased=leased,
             wraps=wrapped,
-            created_at=row.created_at,
+            created_at=created_at,
         )
 
 

@@ -2,4 +2,12 @@
 
 import pytest
 
+from providers import backend
+
 pytest.register_assert_rewrite("tests.providers.conformance")
+
+
+@pytest.fixture
+def refusals_pass_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a test that mends what refused the credentials, and then looks whether nothing else is broken."""
+    monkeypatch.setattr(backend, "REFUSAL_SECONDS", 0.0)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 from providers import (
     Capability,
-    Description,
+    CredentialsInvalid,
     HealthStatus,
     Provider,
     Tampered,
@@ -16,12 +17,33 @@ from providers import (
     Unavailable,
     WrapContext,
     WrappedKey,
+    backend,
 )
 from providers.backend import Backend
-from providers.options import Performance
+from providers.options import HsmOptions, Section
+from providers.secrets import CredentialData, SecretSource
 
 CONTEXT = WrapContext(1, "users", None, "field")
 WRAPPED = WrappedKey("SCRIPTED", "kek", "none", b"")
+
+
+class ScriptedData(CredentialData):
+    """A token, if any."""
+
+    token: SecretSource | None = None
+
+
+class ScriptedCredentials(Section):
+    """Of one type."""
+
+    type: str
+    data: ScriptedData = ScriptedData()
+
+
+class ScriptedOptions(HsmOptions):
+    """As back ends have them."""
+
+    credentials: ScriptedCredentials | None = None  # type: ignore[assignment]  # narrower, as in the back ends
 
 
 class Scripted(Backend):
@@ -31,8 +53,10 @@ class Scripted(Backend):
     capabilities = Capability(0)
     lacks = dict.fromkeys(Capability, "a test")
 
-    def __init__(self, timeout: int = 500) -> None:
-        super().__init__(Performance.model_validate({"requestTimeout": timeout, "retryPolicy": {"maxRetries": 1}}))
+    def __init__(self, timeout: int = 500, credentials: object = None) -> None:
+        performance = {"requestTimeout": timeout, "retryPolicy": {"maxRetries": 1, "backoffMultiplier": 1}}
+        section = {"provider": "SCRIPTED", "performance": performance, "credentials": credentials}
+        super().__init__(ScriptedOptions.model_validate(section), Path("/"))
         self.opened = self.closed = 0
         self.refusals: list[Exception] = []
         self.gate = asyncio.Event()
@@ -57,8 +81,8 @@ class Scripted(Backend):
     async def _close(self) -> None:
         self.closed += 1
 
-    def describe(self) -> Description:
-        return Description(self.name, None, "none", self.capabilities, self.lacks, {}, 1, 1.0)
+    def _wraps_with(self) -> tuple[str | None, str]:
+        return None, "none"
 
 
 async def test_callers_at_once_open_it_once() -> None:
@@ -114,4 +138,74 @@ async def test_something_else_than_a_data_key_is_refused_and_wiped(length: int) 
 def test_it_is_a_provider_and_nothing_half_made_is() -> None:
     assert issubclass(Backend, Provider)
     with pytest.raises(TypeError, match="abstract"):
-        Backend(Performance())  # type: ignore[abstract]  # that is the point
+        Backend(HsmOptions(provider="X"), Path("/"))  # type: ignore[abstract]  # that is the point
+
+
+async def test_credentials_that_were_refused_are_not_sent_at_each_miss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "REFUSAL_SECONDS", 0.2)
+    provider = Scripted()
+    provider.refusals = [CredentialsInvalid("the token has ended: renew it")]
+    for _ in range(5):
+        with pytest.raises(CredentialsInvalid, match="the token has ended: renew it"):
+            await provider.unwrap_key(WRAPPED, CONTEXT)
+    assert (await provider.health_check()).detail.startswith("the token has ended: renew it")
+    assert provider.opened == 1
+    await asyncio.sleep(0.25)
+    assert await provider.unwrap_key(WRAPPED, CONTEXT) == bytes(32)
+    assert provider.opened == 2
+    await provider.close()
+
+
+async def test_credentials_that_a_call_finds_refused_are_read_anew_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "REFUSAL_SECONDS", 0.2)
+    provider = Scripted()
+    await provider.initialize()
+    asked = 0
+
+    async def refused() -> None:
+        nonlocal asked
+        asked += 1
+        raise CredentialsInvalid("revoked")
+
+    for _ in range(5):
+        with pytest.raises(CredentialsInvalid, match="revoked"):
+            await provider.bounded("unwrap_key", refused)
+    assert (asked, provider.opened) == (1, 1)
+    await asyncio.sleep(0.25)
+    assert await provider.unwrap_key(WRAPPED, CONTEXT) == bytes(32)
+    assert provider.opened == 2
+    await provider.close()
+
+
+async def test_changed_credentials_are_sent_at_once(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("old")
+    token.chmod(0o600)
+    named = {"type": "TOKEN", "data": {"tokenFile": str(token)}}
+    provider = Scripted(credentials=named)
+    provider.refusals = [CredentialsInvalid("refused")]
+    for _ in range(2):
+        with pytest.raises(CredentialsInvalid):
+            await provider.initialize()
+    assert provider.opened == 1
+    token.write_text("a newer one")
+    await provider.initialize()
+    assert provider.opened == 2
+    await provider.close()
+
+
+async def test_a_call_that_ran_out_of_time_says_why_it_was_tried_again() -> None:
+    provider = Scripted(timeout=150)
+    provider.refusals = [Unavailable("connection refused: see the network")]
+    opening = provider._open
+
+    async def then_hangs() -> None:
+        if not provider.refusals:
+            provider.gate.clear()
+        await opening()
+
+    provider._open = then_hangs  # type: ignore[method-assign]  # the second attempt hangs
+    with pytest.raises(Timeout, match=r"within 150 ms.*the attempt before ended with: connection refused"):
+        await provider.initialize()
+    provider.gate.set()
+    await provider.close()

@@ -17,7 +17,6 @@ from providers import (
     AuditRecord,
     Capability,
     DeletesKeys,
-    Description,
     GeneratesKeys,
     HealthStatus,
     ImportsKeys,
@@ -33,7 +32,7 @@ from providers import (
     registry,
 )
 from providers.backend import Backend
-from providers.options import HsmOptions, Performance
+from providers.options import HsmOptions
 from providers.wiping import wipe
 
 OFFERED = Capability.GENERATE_KEY | Capability.IMPORT_KEY | Capability.DELETE_KEY | Capability.AUDIT_LOGS
@@ -66,10 +65,6 @@ class ScriptedBackend(Backend, GeneratesKeys, ImportsKeys, DeletesKeys, KeepsAud
     name: ClassVar[str] = "SCRIPTED"
     capabilities = OFFERED
     lacks: Mapping[Capability, str] = {flag: "no test needs it" for flag in Capability if flag not in OFFERED}
-
-    def __init__(self, performance: Performance) -> None:
-        super().__init__(performance)
-        self._performance = performance
 
     async def _open(self) -> None:
         await self._asked("open")
@@ -107,17 +102,8 @@ class ScriptedBackend(Backend, GeneratesKeys, ImportsKeys, DeletesKeys, KeepsAud
     def pool_usage(self) -> PoolUsage:
         return PoolUsage(size=5, active=1, idle=2, waiting=0)
 
-    def describe(self) -> Description:
-        return Description(
-            provider=self.name,
-            kek="kek-1",
-            mechanism="AES-256-GCM",
-            capabilities=self.capabilities,
-            lacks=self.lacks,
-            options={"provider": self.name},
-            concurrent_calls=self._performance.connection_pool_size,
-            timeout_seconds=self._performance.request_timeout / 1000,
-        )
+    def _wraps_with(self) -> tuple[str | None, str]:
+        return "kek-1", "AES-256-GCM"
 
     async def generate_key(self, specification: KeySpecification) -> KeyReference:
         await self._asked("generate")
@@ -151,7 +137,7 @@ def problems(hsm: Mapping[str, object]) -> list[Problem]:
 
 
 def build(options: Any, base: Path) -> ScriptedBackend:
-    return ScriptedBackend(options.performance)
+    return ScriptedBackend(options, base)
 
 
 def register(monkeypatch: pytest.MonkeyPatch) -> Script:

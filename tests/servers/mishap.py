@@ -46,6 +46,10 @@ class Mishap:
         """Deliver each burst of bytes so many seconds after it came. Bursts behind each other do not add up."""
         self._do("delay", to_server, to_client)
 
+    def last(self, seconds: float) -> None:
+        """Deliver each answer so many seconds after the last bytes of its request, the server's own work included."""
+        self._do("last", seconds)
+
     def hang(self) -> None:
         """Accept connections and bytes, and pass nothing on in either direction."""
         self._do("hang")
@@ -110,6 +114,7 @@ class Mood:
 
     to_server: float = 0.0
     to_client: float = 0.0
+    lasting: float = 0.0
     hung: bool = False
     cuts_answers: bool = False
 
@@ -123,6 +128,7 @@ class Half(asyncio.Protocol):
         self._waiting: deque[tuple[float, bytes]] = deque()  # due, bytes; b"" is the end
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
+        self._asked_at = 0.0
         self._read_all = False
         self._wrote_all = False
         self.other: Half | None = None
@@ -139,8 +145,13 @@ class Half(asyncio.Protocol):
         if mood.cuts_answers and not self._from_client:
             self.reset()
             return
-        delay = mood.to_server if self._from_client else mood.to_client
-        self._waiting.append((asyncio.get_running_loop().time() + delay, data))
+        now = asyncio.get_running_loop().time()
+        due = now + (mood.to_server if self._from_client else mood.to_client)
+        if self._from_client:
+            self._asked_at = now
+        elif mood.lasting and self.other is not None:
+            due = max(due, self.other._asked_at + mood.lasting)
+        self._waiting.append((due, data))
         self.deliver()
 
     def eof_received(self) -> bool:
@@ -241,6 +252,8 @@ class Proxy:
                 self._deliver_held()
             case "delay":
                 self.mood.to_server, self.mood.to_client = numbers
+            case "last":
+                (self.mood.lasting,) = numbers
             case "hang":
                 self.mood.hung = True
             case "cut_answers":

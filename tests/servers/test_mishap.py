@@ -196,3 +196,18 @@ def test_it_ends_when_its_parent_is_killed(echo: int) -> None:
 def listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex((HOST, port)) == 0
+
+
+def test_a_call_lasts_as_long_as_it_is_told_whatever_the_server_does(proxy: Mishap) -> None:
+    with connected(proxy) as link:
+        proxy.last(0.2)
+        for _ in range(2):
+            began = time.monotonic()
+            link.sendall(LINE)
+            assert link.recv(100) == LINE
+            assert 0.19 < time.monotonic() - began < 0.4
+        proxy.last(0.0)
+        began = time.monotonic()
+        link.sendall(LINE)
+        assert link.recv(100) == LINE
+        assert time.monotonic() - began < 0.15

@@ -49,7 +49,8 @@ def bench(config_path: Path, as_json: bool, seconds: float, concurrency: int | N
 async def _measure(provider: "Provider", seconds: float, concurrency: int | None, *, quiet: bool) -> "list[Pace]":
     from proxy.pacing import measure
 
-    await provider.initialize()
+    for probe in provider.probes():  # so that the first problem is the one that `check` names
+        await probe.call()
     callers = concurrency or provider.describe().concurrent_calls
     paces = []
     for operation in OPERATIONS:

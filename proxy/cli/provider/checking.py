@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,14 +50,18 @@ def check(config_path: Path, as_json: bool) -> None:
     unbuilt = config.unbuilt()
     steps, latency = asyncio.run(_walk(config))
     failed = next((step for step in steps if step.outcome == "failed"), None)
-    if as_json:
-        click.echo(json.dumps(_document(config, unbuilt, steps, latency), indent=2))
-    else:
-        _print(config_path, config, unbuilt, steps)
+    try:
+        if as_json:
+            click.echo(json.dumps(_document(config, unbuilt, steps, latency), indent=2))
+        else:
+            _print(config_path, config, unbuilt, steps)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        sys.stdout = None  # whoever reads has enough; the exit code still tells how it went
     if failed is not None:
-        count = sum(step.outcome == "failed" for step in steps)
+        count, rows = sum(step.outcome == "failed" for step in steps), len(steps) + 1  # one is the configuration
         assert failed.error is not None
-        raise Failure(f"{count} of {len(steps)} steps failed, the first: {failed.title}", exit_of(failed.error))
+        raise Failure(f"{count} of {rows} steps failed, the first: {failed.title}", exit_of(failed.error))
 
 
 async def _walk(config: "Config") -> "tuple[list[Step], dict[str, dict[str, float]]]":

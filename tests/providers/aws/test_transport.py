@@ -194,15 +194,15 @@ async def test_requests_and_answers_with_a_key_are_wiped(tmp_path: Path) -> None
         assert isinstance(provider, AwsProvider)
         await provider.initialize()
         bodies: list[bytes] = []
-        sending = provider._transport.send
+        sending = provider._transport.exchange
 
-        async def kept(request: Any) -> HttpAnswer:
-            bodies.append(request.body)
-            received = await sending(request)
+        async def kept(method: str, whole_url: str, given: Any, body: bytes) -> HttpAnswer:
+            bodies.append(body)
+            received = await sending(method, whole_url, given, body)
             bodies.append(received.body)
             return received
 
-        provider._transport.send = kept  # type: ignore[method-assign]  # to look at what it had in its hands
+        provider._transport.exchange = kept  # type: ignore[method-assign]  # to look at what it had in its hands
         await provider.wrap_key(DATA_KEY, CONTEXT)
         await provider.unwrap_key(WRAPPED, CONTEXT)
         await provider.close()

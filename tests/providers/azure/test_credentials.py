@@ -150,6 +150,7 @@ async def test_a_token_that_ends_soon_is_renewed_behind_the_calls(rig: AzureRig)
     await provider.close()
 
 
+@pytest.mark.usefixtures("refusals_pass_at_once")
 @pytest.mark.parametrize(
     ("fault", "error"),
     [

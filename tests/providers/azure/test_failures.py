@@ -272,6 +272,7 @@ async def test_broken_answers_at_the_start(on_vault: AzureRig, name: str) -> Non
     await provider.close()
 
 
+@pytest.mark.usefixtures("refusals_pass_at_once")
 @pytest.mark.parametrize(
     "challenge", ["", "Bearer", "Negotiate", 'Bearer authorization="http://x", resource="y"', "a=b"]
 )

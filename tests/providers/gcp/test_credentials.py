@@ -141,6 +141,7 @@ async def test_a_refused_token_is_offered_once(rig: GcpRig) -> None:
     await provider.close()
 
 
+@pytest.mark.usefixtures("refusals_pass_at_once")
 @pytest.mark.parametrize("kind", ["metadata server", "workload identity"])
 async def test_a_token_endpoint_that_fails_is_unavailable_and_comes_back(metadata: GcpRig, kind: str) -> None:
     provider = with_credentials(metadata, *kinds(metadata)[kind], requestTimeout=20000)

@@ -242,6 +242,10 @@ def test_for_another_provider_it_makes_no_root_key_and_says_what_to_fill_in(home
     assert not (home / "data" / "root.key").exists()
     assert (home / "data" / "keystore.sqlite").exists()
     assert yaml.safe_load(config.read_text())["hsm"]["provider"] == "AWS_KMS"
+    said = command("config", "check", "--config", config)
+    assert said.returncode == Exit.CONFIG
+    assert b"hsm.connection.region: still has the placeholder <REGION>: fill it in" in said.stderr
+    config.write_text(config.read_text().replace("<REGION>", "eu-central-1"))
     assert command("config", "check", "--config", config).returncode == 0
 
 
