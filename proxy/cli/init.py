@@ -121,7 +121,7 @@ class _Installation(_Made):
             raise _exist(there, "or name a configuration in an empty folder with --config")
 
     def write(self) -> None:
-        from proxy.config import default_yaml
+        from proxy.config import ConfigError, default_yaml, load
 
         self.folder.mkdir(parents=True, exist_ok=True)
         for name, mode in (("run", 0o755), ("data", 0o700)):
@@ -130,6 +130,11 @@ class _Installation(_Made):
             self._create_root_key(self.root_key)
         uid = os.geteuid()
         self._create_config(self.config, default_yaml(uid, name=_user_name(uid), provider=self.provider))
+        try:
+            load(self.config)
+        except ConfigError as error:
+            if not all(problem.path.startswith("hsm.") for problem in error.problems):  # those are to be filled in
+                raise
         self._create_keystore(self.keystore, f"sqlite:///{self.keystore}")
 
     def next_steps(self) -> list[str]:
