@@ -3,7 +3,19 @@
 from collections.abc import Callable
 from typing import Final
 
-from benchmarks.rows import aws, coalescing, fairness, footprint, isolation, native, pkcs11, providers, python
+from benchmarks.rows import (
+    aws,
+    backfill,
+    coalescing,
+    fairness,
+    footprint,
+    isolation,
+    native,
+    orm,
+    pkcs11,
+    providers,
+    python,
+)
 from benchmarks.stage import Stage
 from benchmarks.table import Row
 
@@ -17,4 +29,6 @@ MEASUREMENTS: Final[dict[str, Callable[[Stage], list[Row]]]] = {
     "pkcs11": pkcs11.measure,
     "aws": aws.measure,
     "providers": providers.measure,
+    "orm": orm.measure,
+    "backfill": backfill.measure,
 }

@@ -1,0 +1,1 @@
+"""Django's tables, beside those of benchmarks.orm.models."""
