@@ -16,7 +16,7 @@ from keyside import context
 from keyside.django.living import backfill, decrypt_column, encrypted_fields_of, plain_field_of, reencrypt, status
 from keyside.django.rows import TableRows
 from keyside.fields import BindingMissing, FieldUnavailable, FieldUnreadable
-from keyside.living import Change, Options, Progress
+from keyside.living import Changes, Options, Progress
 from keyside.testing import faults
 from keyside.testing.frames import Code
 from keyside.testing.server import Twin
@@ -150,14 +150,14 @@ def test_a_concurrent_writer_wins(alias: str) -> None:
 def test_a_row_that_changed_since_it_was_read_is_left_alone(alias: str) -> None:
     rows = TableRows(NAME, alias)
     page = rows.page(("name", "name_index"), None, 10)
-    stale = {"name": "NAME of another case"}
-    assert rows.write([Change(key, stale, {"name": "lost", "name_index": b"lost"}) for key in page.keys]) == 0
-    gone = [Change(key, {"name": None}, {"name": "lost", "name_index": b"lost"}) for key in page.keys]
-    assert rows.write(gone) == sum(held is None for held in page.stored["name"])
-    held = dict(zip(page.keys, page.stored["name"], strict=True))
-    shouted = [Change(key, {"name": held[key].upper()}, {"name": "lost"}) for key in page.keys if held[key]]
-    assert rows.write(shouted) == 0
-    assert rows.write([Change(page.keys[0], {"name": held[page.keys[0]]}, {"name": "won"})]) == 1
+    count, held = len(page.keys), page.stored["name"]
+    lost: dict[str, list[Any]] = {"name": ["lost"] * count, "name_index": [b"lost"] * count}
+    assert rows.write(Changes(page.keys, {"name": ["NAME of another case"] * count}, lost)) == 0
+    assert rows.write(Changes(page.keys, {"name": [None] * count}, lost)) == held.count(None)
+    there = [row for row, name in enumerate(held) if name]
+    shouted = {"name": [held[row].upper() for row in there]}
+    assert rows.write(Changes([page.keys[row] for row in there], shouted, {"name": ["lost"] * len(there)})) == 0
+    assert rows.write(Changes(page.keys[:1], {"name": held[:1]}, {"name": ["won"]})) == 1
 
 
 def test_a_state_file_spares_what_was_done(alias: str, sidecar: Twin, tmp_path: Path) -> None:

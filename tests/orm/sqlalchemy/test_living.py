@@ -18,7 +18,7 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from keyside import Client
 from keyside.fields import FieldUnavailable, FieldUnreadable
-from keyside.living import Change, Options, Progress
+from keyside.living import Changes, Options, Progress
 from keyside.orm import main
 from keyside.sqlalchemy import BlindIndex, Encrypted, alembic, install, living
 from keyside.sqlalchemy.living import backfill, decrypt_column, encrypted_columns_of, reencrypt, status
@@ -147,7 +147,8 @@ def test_a_concurrent_writer_wins(engine: sa.Engine, client: Client) -> None:
     rows = living._Rows(engine, NAME)
     with rows.transaction():
         page = rows.page(("name", "name_index"), None, 10)
-    changes = [Change(key, {"name": "what nobody holds"}, {"name": "lost"}) for key in page.keys]
+    count = len(page.keys)
+    changes = Changes(page.keys, {"name": ["what nobody holds"] * count}, {"name": ["lost"] * count})
     with rows.transaction():
         assert not rows.write(changes)
     assert "lost" not in read(engine, NAME)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from django.db import connections, models, transaction
 
 from keyside.django.fields import EncryptedField
-from keyside.living import Change, Page
+from keyside.living import Changes, Page
 from keyside.living.status import HEAD_BYTES, HEAD_CHARACTERS
 from keyside.values import decode, encode
 
@@ -79,24 +79,18 @@ class TableRows:
             list(told[-1]) if self._chooser else None,
         )
 
-    def write(self, changes: list[Change]) -> int:
-        groups: dict[tuple[Any, ...], list[Change]] = {}
-        for change in changes:
-            # names suffice: what is compared is the same for all rows of a job, unless it is NULL
-            shape = (*change.after, None, *[name for name, value in change.before.items() if value is None])
-            groups.setdefault(shape, []).append(change)
+    def write(self, changes: Changes) -> int:
         with transaction.atomic(using=self._connection.alias):
-            return sum(self._write_alike(group) for group in groups.values())
+            return sum(self._write_alike(part) for part in changes.alike())
 
-    def _write_alike(self, changes: list[Change]) -> int:
-        """Changes of the same columns: a row that somebody changed meanwhile is left alone."""
-        before = changes[0].before
-        names, compared = list(changes[0].after), [name for name, value in before.items() if value is not None]
-        absent = [f"{self._read(name)} IS NULL" for name in before if name not in compared]
-        rows = [
-            [*change.after.values(), *self._prepared(change.key), *[change.before[name] for name in compared]]
-            for change in changes
-        ]
+    def _write_alike(self, changes: Changes) -> int:
+        """As one statement: a row that somebody changed meanwhile is left alone."""
+        absent = [name for name, held in changes.before.items() if held[0] is None]
+        names, compared = list(changes.after), [name for name in changes.before if name not in absent]
+        absent = [f"{self._read(name)} IS NULL" for name in absent]
+        keys = changes.keys if self._plain_keys else [self._prepared(key) for key in changes.keys]
+        held = [changes.before[name] for name in compared]
+        rows = list(zip(*changes.after.values(), *zip(*keys, strict=True), *held, strict=True))
         with self._cursor() as cursor:
             if self._connection.vendor != "postgresql":
                 cursor.executemany(self._update_one(names, compared, absent), rows)

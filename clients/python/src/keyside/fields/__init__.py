@@ -3,7 +3,7 @@
 `keyside.sqlalchemy` and `keyside.django` stand on this; docs/orm/foundations.md tells how.
 """
 
-from keyside.fields.batch import Stored, open_chunk, open_one, renew, seal
+from keyside.fields.batch import Stored, Unsealed, open_chunk, open_one, renew, seal, seal_columns
 from keyside.fields.declaration import Field, Index, OnFieldError, Partition, Place, Stage, Storage, stage_of
 from keyside.fields.errors import (
     BatchingOff,
@@ -51,6 +51,7 @@ __all__ = [
     "Unbatched",
     "UnbatchedCall",
     "UnbatchedWarning",
+    "Unsealed",
     "context",
     "counted",
     "current",
@@ -64,6 +65,7 @@ __all__ = [
     "partition_text",
     "renew",
     "seal",
+    "seal_columns",
     "sender",
     "stage_of",
 ]

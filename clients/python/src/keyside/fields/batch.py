@@ -2,6 +2,7 @@
 
 open_chunk([Stored(field, stored, keys, partitions), …], send)     what a fetched chunk holds, as lists of values
 seal(placeholders, send)                                           fills in what the database gets
+seal_columns([Unsealed(place, values, keys, partitions), …], send)  the same for whole columns
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from keyside.fields.declaration import UNFIT, Field, Index, Place
 from keyside.fields.errors import FieldError, FieldRefused, FieldUnavailable, FieldUnreadable
 from keyside.fields.exchange import Send
 from keyside.fields.placeholder import Placeholder
+from keyside.values import InvalidValue
 
 Key: TypeAlias = "tuple[Any, ...]"
 
@@ -148,6 +150,91 @@ def seal(placeholders: Sequence[Placeholder], send: Send) -> None:
                 placeholder.sealed = run.place.to_stored(result)
             else:
                 placeholder.sealed = result
+
+
+@dataclass
+class Unsealed:
+    """Values of one encrypted column or blind index, none of them None, that are to be written to as many rows."""
+
+    place: Place
+    values: Sequence[Any]
+    keys: Sequence[Key] | None = None
+    """Values of the column's `bind`, a tuple a row."""
+    partitions: Sequence[Any] | None = None
+    """Values of the partition's column, one a row."""
+
+
+def seal_columns(columns: Sequence[Unsealed], send: Send) -> list[list[Any]]:
+    """What the database gets for each value; None for no index. One round trip for all of them. Raises as `seal` does.
+
+    For whole columns of many rows: `seal` makes an object of every value.
+    """
+    requests, suffixes = _Requests(), _Suffixes()
+    sealed: list[list[Any]] = [[None] * len(column.values) for column in columns]
+    for number, column in enumerate(columns):
+        for scope, rows in _by_scope(column):
+            run = _unsealed_run(column, rows, suffixes)
+            run.column = number
+            requests.add(wire.ENCRYPT if isinstance(column.place, Field) else wire.BLIND_INDEX, scope, run)
+    for run, results in requests.send(send):
+        column = columns[run.column]
+        if not set(map(type, results)) <= {bytes, type(None)}:
+            for row, result in zip(run.rows, results, strict=True):
+                if isinstance(result, SidecarError):
+                    _raise_refusal(run.place, result, None if column.keys is None else column.keys[row])
+        stored: Sequence[Any] = results
+        if isinstance(run.place, Field) and run.place.storage == "text":
+            stored = [run.place.to_stored(result) for result in results if isinstance(result, bytes)]
+        if len(run.rows) == len(column.values):
+            sealed[run.column] = list(stored)
+            continue
+        for row, one in zip(run.rows, stored, strict=True):
+            sealed[run.column][row] = one
+    return sealed
+
+
+def _by_scope(column: Unsealed) -> list[tuple[str, Sequence[int]]]:
+    """The rows of a column by the scope that their values belong to."""
+    whole = range(len(column.values))
+    if not whole:
+        return []
+    if column.place.partition is None or column.partitions is None:
+        return [(column.place.scope(None), whole)]
+    by_partition: dict[Any, list[int]] = {}
+    for row, partition in enumerate(column.partitions):
+        try:
+            by_partition.setdefault(partition, []).append(row)
+        except TypeError:
+            column.place.scope(partition)  # says that such a value chooses no partition
+            raise
+    return [(column.place.scope(partition), rows) for partition, rows in by_partition.items()]
+
+
+def _unsealed_run(column: Unsealed, rows: Sequence[int], suffixes: _Suffixes) -> _Run:
+    place, values = column.place, column.values
+    if len(rows) != len(values):
+        values = [values[row] for row in rows]
+    if not isinstance(place, Field):
+        assert isinstance(place, Index)
+        return _Run(place, [place.encode(value) for value in values], place.prefix, rows)
+    keys = column.keys
+    items = _encodings(place, values, rows, keys)
+    context: wire.Contexts = place.prefix
+    if place.bind:
+        context = [suffixes.context(place, None if keys is None else keys[row]) for row in rows]
+    return _Run(place, items, context, rows)
+
+
+def _encodings(
+    field: Field, values: Sequence[Any], rows: Sequence[int], keys: Sequence[Key] | None
+) -> list[wire.Value]:
+    try:
+        return list(map(field.to_bytes, values))
+    except (InvalidValue, *UNFIT):
+        # one by one, to find out which
+        return [
+            field.encode(value, None if keys is None else keys[row]) for row, value in zip(rows, values, strict=True)
+        ]
 
 
 def _grouped(placeholders: Sequence[Placeholder]) -> list[tuple[Place, Any, list[int]]]:

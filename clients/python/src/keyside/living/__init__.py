@@ -8,7 +8,7 @@ started again, goes on, and does nothing twice.
     run(job, rows, send, Options())             rows: what an ORM makes of `Rows`
 """
 
-from keyside.living.jobs import Backfill, Change, Decrypt, Job, Page, Reencrypt
+from keyside.living.jobs import Backfill, Changes, Decrypt, Job, Page, Reencrypt
 from keyside.living.progress import Bar, Progress
 from keyside.living.running import Options, Rows, run
 from keyside.living.status import ColumnStatus, status_of
@@ -16,7 +16,7 @@ from keyside.living.status import ColumnStatus, status_of
 __all__ = [
     "Backfill",
     "Bar",
-    "Change",
+    "Changes",
     "ColumnStatus",
     "Decrypt",
     "Job",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from keyside.fields import Field, FieldUnreadable, Index, Placeholder, Send, Stored, open_chunk, renew, seal
+from keyside.fields import Field, FieldUnreadable, Index, Send, Stored, Unsealed, open_chunk, renew, seal_columns
 from keyside.fields.declaration import UNFIT
 
 
@@ -25,12 +25,33 @@ class Page:
 
 
 @dataclass
-class Change:
-    """One row's new values. It is written where the columns of `before` still hold what they held."""
+class Changes:
+    """New values of some rows, as columns. A row is written where the columns of `before` still hold what they held."""
 
-    key: tuple[Any, ...]
-    before: dict[str, Any]
-    after: dict[str, Any]
+    keys: list[tuple[Any, ...]]
+    before: dict[str, list[Any]]
+    after: dict[str, list[Any]]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def alike(self) -> list[Changes]:
+        """The same in parts, in each of which a column of `before` is NULL in every row or in none."""
+        mixed = [held for held in self.before.values() if None in held and any(one is not None for one in held)]
+        if not mixed:
+            return [self] if self.keys else []
+        shapes: dict[tuple[bool, ...], list[int]] = {}
+        for row, shape in enumerate(zip(*[[one is None for one in held] for held in mixed], strict=True)):
+            shapes.setdefault(shape, []).append(row)
+        return [self.of(rows) for rows in shapes.values()]
+
+    def of(self, rows: Sequence[int]) -> Changes:
+        """Those of some rows, by their positions."""
+        return Changes(
+            [self.keys[row] for row in rows],
+            {name: [held[row] for row in rows] for name, held in self.before.items()},
+            {name: [new[row] for row in rows] for name, new in self.after.items()},
+        )
 
 
 class Job(Protocol):
@@ -42,12 +63,32 @@ class Job(Protocol):
     def columns(self) -> tuple[str, ...]:
         """The columns that a page must hold."""
 
-    def changes(self, page: Page, send: Send) -> list[Change]:
-        """What to change in a page. Raises FieldError; then nothing of the page is changed."""
+    def changes(self, page: Page, send: Send) -> list[Changes]:
+        """What to change in a page: for each set of columns that is written, some rows.
+
+        Raises FieldError; then nothing of the page is changed.
+        """
 
 
 def _keys(field_: Field, page: Page) -> list[tuple[Any, ...]] | None:
     return page.bound if field_.bind else page.keys
+
+
+def _some(values: Any, rows: Sequence[int]) -> Any:
+    """The values of some rows, of a column or of None."""
+    if values is None or len(rows) == len(values):
+        return values
+    return [values[row] for row in rows]
+
+
+def _effective(changes: Changes) -> Changes:
+    """Those that write anything: a value that does not open is left alone, an index may be normalised to NULL."""
+    columns = list(changes.after.values())
+    if any(None not in column for column in columns):
+        return changes
+    return changes.of(
+        [row for row, new in enumerate(zip(*columns, strict=True)) if any(one is not None for one in new)]
+    )
 
 
 def _of(page: Page, rows: Sequence[int], field_: Field, values: list[Any]) -> Stored:
@@ -79,53 +120,56 @@ class Backfill:
         names = [self.field.column, *[index.column for index in self.indexes]]
         return (*names, self.source) if self.source else tuple(names)
 
-    def changes(self, page: Page, send: Send) -> list[Change]:
-        values = self._plain(page)
-        unindexed = [row for row in range(len(page.keys)) if row not in values and self._lacks_index(page, row)]
-        if unindexed:
-            sealed = [page.stored[self.field.column][row] for row in unindexed]
-            (opened,) = open_chunk([_of(page, unindexed, self.field, sealed)], send)
-            values |= dict(zip(unindexed, opened, strict=True))
-        keys = _keys(self.field, page)
-        changes: list[Change] = []
-        filling: list[tuple[Change, str, Placeholder]] = []
-        for row, value in sorted(values.items()):
-            before = {self.field.column: page.stored[self.field.column][row]}
+    def changes(self, page: Page, send: Send) -> list[Changes]:
+        rows, values = self._plain(page)
+        places: list[Field | Index] = [self.field, *self.indexes]
+        writing = [(rows, values, places)]
+        if self.indexes:
+            plain = set(rows)
+            unindexed = [row for row in range(len(page.keys)) if row not in plain and self._lacks_index(page, row)]
+            if unindexed:
+                sealed = [page.stored[self.field.column][row] for row in unindexed]
+                (opened,) = open_chunk([_of(page, unindexed, self.field, sealed)], send)
+                writing.append((unindexed, opened, [*self.indexes]))
+        columns = [
+            Unsealed(place, values, _some(_keys(self.field, page), rows), _some(page.partitions, rows))
+            for rows, values, places in writing
+            for place in places
+        ]
+        sealed_columns = iter(seal_columns(columns, send))
+        found = []
+        for rows, _, places in writing:
+            before = {self.field.column: _some(page.stored[self.field.column], rows)}
             if self.source:
-                before[self.source] = page.stored[self.source][row]
-            change = Change(page.keys[row], before, {})
-            places: list[Field | Index] = [*self.indexes]
-            if row not in unindexed:
-                places.append(self.field)
-            for place in places:
-                placeholder = Placeholder(place, value)
-                placeholder.key = keys[row] if keys else None
-                placeholder.partition = page.partitions[row] if page.partitions else None
-                filling.append((change, place.column, placeholder))
-            changes.append(change)
-        seal([placeholder for _, _, placeholder in filling], send)
-        for change, column, placeholder in filling:
-            change.after[column] = placeholder.sealed
-        # an index that its normalisation leaves NULL is no change
-        return [change for change in changes if any(value is not None for value in change.after.values())]
+                before[self.source] = _some(page.stored[self.source], rows)
+            after = {place.column: next(sealed_columns) for place in places}
+            found.append(_effective(Changes(_some(page.keys, rows), before, after)))
+        return [changes for changes in found if changes]
 
-    def _plain(self, page: Page) -> dict[int, Any]:
+    def _plain(self, page: Page) -> tuple[Sequence[int], list[Any]]:
         """Rows that hold plaintext, with their values."""
         read = self.read_plain or self.field.from_plaintext
-        values: dict[int, Any] = {}
         own = page.stored[self.field.column]
         plain = page.stored[self.source] if self.source else own
-        for row, stored in enumerate(plain):
-            if stored is None or (self.source and own[row] is not None):
-                continue
-            if not self.source and self.field.is_envelope(stored):
-                continue
-            try:
-                values[row] = read(stored)
-            except UNFIT:
-                message = "holds neither ciphertext nor a plaintext of the column's type"
-                raise FieldUnreadable(message, self.field.table, self.field.column, page.keys[row]) from None
-        return values
+        rows: Sequence[int] = range(len(plain))
+        if not self.source:
+            rows = [row for row in rows if own[row] is not None and not self.field.is_envelope(own[row])]
+        elif None in plain or any(one is not None for one in own):
+            rows = [row for row in rows if plain[row] is not None and own[row] is None]
+        held = _some(plain, rows)
+        try:
+            return rows, list(map(read, held))
+        except UNFIT:
+            for row, stored in zip(rows, held, strict=True):
+                self._require_readable(page, row, read, stored)
+            raise
+
+    def _require_readable(self, page: Page, row: int, read: Callable[[Any], Any], stored: Any) -> None:
+        try:
+            read(stored)
+        except UNFIT:
+            message = "holds neither ciphertext nor a plaintext of the column's type"
+            raise FieldUnreadable(message, self.field.table, self.field.column, page.keys[row]) from None
 
     def _lacks_index(self, page: Page, row: int) -> bool:
         if page.stored[self.field.column][row] is None:
@@ -143,15 +187,17 @@ class Reencrypt:
     def columns(self) -> tuple[str, ...]:
         return (self.field.column,)
 
-    def changes(self, page: Page, send: Send) -> list[Change]:
+    def changes(self, page: Page, send: Send) -> list[Changes]:
         column = self.field.column
         stored = page.stored[column]
         (renewed,) = renew([_of(page, range(len(stored)), self.field, stored)], send)
-        return [
-            Change(key, {column: old}, {column: new})
-            for key, old, new in zip(page.keys, stored, renewed, strict=True)
+        changes = Changes(page.keys, {column: stored}, {column: renewed})
+        rows = [
+            row
+            for row, (old, new) in enumerate(zip(stored, renewed, strict=True))
             if old is not None and self._differ(old, new)
         ]
+        return [changes.of(rows)] if rows else []
 
     @staticmethod
     def _differ(old: Any, new: Any) -> bool:
@@ -171,18 +217,15 @@ class Decrypt:
     def columns(self) -> tuple[str, ...]:
         return (self.field.column, self.into) if self.into else (self.field.column,)
 
-    def changes(self, page: Page, send: Send) -> list[Change]:
+    def changes(self, page: Page, send: Send) -> list[Changes]:
         own = self.field.column
         rows = [row for row, stored in enumerate(page.stored[own]) if self._wanted(page, row, stored)]
         if not rows:
             return []
         stored = [page.stored[own][row] for row in rows]
         (values,) = open_chunk([_of(page, rows, self.field, stored)], send)
-        return [
-            Change(page.keys[row], {own: old}, {self.into or own: self.write_plain(value)})
-            for row, old, value in zip(rows, stored, values, strict=True)
-            if value is not None
-        ]
+        plain = [None if value is None else self.write_plain(value) for value in values]
+        return [_effective(Changes(_some(page.keys, rows), {own: stored}, {self.into or own: plain}))]
 
     def _wanted(self, page: Page, row: int, stored: Any) -> bool:
         if self.into is not None:

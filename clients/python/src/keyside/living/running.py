@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from keyside.fields import Send
-from keyside.living.jobs import Change, Job, Page
+from keyside.living.jobs import Changes, Job, Page
 from keyside.living.progress import Progress
 
 MOST_PASSES = 5
@@ -29,8 +29,8 @@ class Rows(Protocol):
     def page(self, columns: tuple[str, ...], after: tuple[Any, ...] | None, limit: int) -> Page:
         """The next rows by primary key."""
 
-    def write(self, changes: list[Change]) -> int | None:
-        """Write each change where its row still holds what was read. No signals, no other column.
+    def write(self, changes: Changes) -> int | None:
+        """Write each row where its row still holds what was read. No signals, no other column.
 
         Returns how many rows were written, None where the driver does not say.
         """
@@ -100,13 +100,15 @@ def _pass(
             page = rows.page(job.columns, after, options.batch)
             if not page.keys:
                 return missed
-            changes = job.changes(page, send)
-            if changes and not options.dry_run:
-                missed += len(changes) - (rows.write(changes) or 0)
+            changed = 0
+            for changes in job.changes(page, send):
+                changed += len(changes)
+                if not options.dry_run:
+                    missed += len(changes) - (rows.write(changes) or 0)
         after = page.keys[-1]
         if not again:
             progress.seen += len(page.keys)
-            progress.changed += len(changes)
+            progress.changed += changed
         _remember(rows, options, after)
         report(progress)
         if options.rate is not None:

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection, Dialect, Engine
 from sqlalchemy.sql import ColumnElement
 
 from keyside.client import Client
 from keyside.fields import Field, sender
 from keyside.living import (
     Backfill,
-    Change,
+    Changes,
     ColumnStatus,
     Decrypt,
     Job,
@@ -172,6 +172,7 @@ class _Rows:
         self._bound = [self._table.c[table.c[name].name] for name in self._field.bind]
         chooser = table.c.get(self._field.partition_column) if self._field.partition_column else None
         self._partition = self._table.c[chooser.name] if chooser is not None else None
+        self._updates: dict[Any, _Update] = {}
 
     def count(self) -> int:
         with _connected(self._bind) as connection:
@@ -194,13 +195,13 @@ class _Rows:
         if after is not None:
             statement = statement.where(_beyond(keys, after))
         assert self._connection is not None
-        rows = [tuple(row) for row in self._connection.execute(statement)]
+        rows = self._connection.execute(statement).all()
         by_column = list(zip(*rows, strict=True)) or [()] * len(wanted)
         count = len(keys)
         stored = {name: list(by_column[count + number]) for number, name in enumerate(columns)}
         bound = by_column[count + len(columns) : count + len(columns) + len(self._bound)]
         return Page(
-            [row[:count] for row in rows],
+            list(zip(*by_column[:count], strict=True)),
             stored,
             list(zip(*bound, strict=True)) if bound else None,
             list(by_column[-1]) if self._partition is not None else None,
@@ -211,21 +212,25 @@ class _Rows:
         held = self._table.c[name]
         return sa.cast(held, sa.Text) if name in self._documents else held
 
-    def write(self, changes: list[Change]) -> int | None:
-        groups: dict[tuple[tuple[str, bool], ...], list[Change]] = {}
-        for change in changes:
-            shape = tuple((name, value is None) for name, value in change.before.items())
-            groups.setdefault((*shape, *[(name, True) for name in change.after]), []).append(change)
-        counts = [self._write_alike(group) for group in groups.values()]
+    def write(self, changes: Changes) -> int | None:
+        counts = [self._write_alike(part) for part in changes.alike()]
         return None if None in counts else sum(count for count in counts if count is not None)
 
-    def _write_alike(self, changes: list[Change]) -> int | None:
-        """Changes of the same columns, as one statement."""
+    def _write_alike(self, changes: Changes) -> int | None:
+        """As one statement, compiled once a shape: SQLAlchemy's work on each row of parameters costs as much as the
+        database's."""
         assert self._connection is not None
+        absent = frozenset(name for name, held in changes.before.items() if held and held[0] is None)
+        shape = (absent, tuple(changes.before), tuple(changes.after))
+        update = self._updates.get(shape)
+        if update is None:
+            update = self._updates[shape] = _Update(self._update(*shape), self._connection.dialect)
+        columns: dict[str, Sequence[Any]] = {}
+        columns |= {f"k{number}": held for number, held in enumerate(zip(*changes.keys, strict=True))}
+        columns |= {f"b{n}": held for n, (name, held) in enumerate(changes.before.items()) if name not in absent}
+        columns |= {f"a{number}": new for number, new in enumerate(changes.after.values())}
         try:
-            result = self._connection.execute(
-                self._update(changes[0]), [self._parameters(change) for change in changes]
-            )
+            result = self._connection.exec_driver_sql(update.text, update.parameters(columns))
         except sa.exc.StatementError as error:
             # these parameters hold plaintext as it lies in the database
             error.hide_parameters, error.params = True, None
@@ -233,19 +238,14 @@ class _Rows:
         told = len(changes) == 1 or result.context.dialect.supports_sane_multi_rowcount
         return result.rowcount if told and result.rowcount >= 0 else None
 
-    def _update(self, change: Change) -> Any:
+    def _update(self, absent: frozenset[str], before: tuple[str, ...], after: tuple[str, ...]) -> Any:
         """Compare and set: a row that somebody changed meanwhile is left alone."""
         conditions = [self._table.c[key.name] == sa.bindparam(f"k{n}") for n, key in enumerate(self._keys)]
-        for number, (name, value) in enumerate(change.before.items()):
+        for number, name in enumerate(before):
             held = self._held(name)
-            conditions.append(held.is_(None) if value is None else held == sa.bindparam(f"b{number}", type_=held.type))
-        values = {name: sa.bindparam(f"a{n}", type_=self._table.c[name].type) for n, name in enumerate(change.after)}
+            conditions.append(held.is_(None) if name in absent else held == sa.bindparam(f"b{number}", type_=held.type))
+        values = {name: sa.bindparam(f"a{n}", type_=self._table.c[name].type) for n, name in enumerate(after)}
         return sa.update(self._table).where(*conditions).values(values)
-
-    def _parameters(self, change: Change) -> dict[str, Any]:
-        parameters = {f"k{number}": value for number, value in enumerate(change.key)}
-        parameters |= {f"b{n}": value for n, value in enumerate(change.before.values()) if value is not None}
-        return parameters | {f"a{number}": value for number, value in enumerate(change.after.values())}
 
     def key_text(self, key: tuple[Any, ...]) -> str:
         return base64.b64encode(encode(key)).decode()
@@ -255,6 +255,28 @@ class _Rows:
             return tuple(decode(base64.b64decode(text, validate=True)))
         except (binascii.Error, ValueError, TypeError):
             raise ValueError("the state file is not one of this job; remove it to begin anew") from None
+
+
+class _Update:
+    """A compiled UPDATE for the driver's executemany."""
+
+    def __init__(self, statement: Any, dialect: Dialect) -> None:
+        compiled = statement.compile(dialect=dialect)
+        self.text = str(compiled)
+        self._positions: list[str] | None = compiled.positiontup if compiled.positional else None
+        self._names: list[str] = self._positions or list(compiled.binds)
+        self._processors = {
+            name: process
+            for name, bind in compiled.binds.items()
+            if (process := bind.type.dialect_impl(dialect).bind_processor(dialect)) is not None
+        }
+
+    def parameters(self, columns: dict[str, Sequence[Any]]) -> list[Any]:
+        """Parameters of each row, of their columns."""
+        for name, process in self._processors.items():
+            columns[name] = [process(value) for value in columns[name]]
+        rows = zip(*[columns[name] for name in self._names], strict=True)
+        return list(rows) if self._positions else [dict(zip(self._names, row, strict=True)) for row in rows]
 
 
 def _beyond(keys: list[Any], after: tuple[Any, ...]) -> ColumnElement[bool]:
