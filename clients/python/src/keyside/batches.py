@@ -17,6 +17,8 @@ Results: TypeAlias = "list[bytes | SidecarError | None]"
 WHOLE_ITEMS = 512
 """A batch of fewer items is not cut."""
 LEAST_ITEMS = 250
+BUSY = 4
+"""Pieces that keep a few workers busy, and this side with them."""
 MOST_ITEMS = 2048
 PIECE_BYTES = 256 << 10
 """About the most bytes in one piece; more gains nothing and holds memory on both sides."""
@@ -68,8 +70,8 @@ def shared_or_listed(context: Contexts, count: int) -> bytes | str | list[Contex
     return contexts
 
 
-def cut(items: list[Value]) -> list[slice]:
-    """Consecutive slices of the batch.
+def cut(items: list[Value], pieces: int = BUSY) -> list[slice]:
+    """Consecutive slices of the batch, at least about so many of a large one.
 
     Sizes are guessed from a few items, since looking at each would cost as much as packing them; a piece that turns
     out longer
@@ -80,7 +82,7 @@ def cut(items: list[Value]) -> list[slice]:
     typical = sum(len(item) for item in sample if item is not None) // max(1, len(sample)) + 8
     if count < WHOLE_ITEMS and typical * count <= PIECE_BYTES:
         return [slice(0, count)]
-    step = min(max(LEAST_ITEMS, -(-count // 4)), MOST_ITEMS, max(1, PIECE_BYTES // typical))
+    step = min(max(LEAST_ITEMS, -(-count // pieces)), MOST_ITEMS, max(1, PIECE_BYTES // typical))
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 

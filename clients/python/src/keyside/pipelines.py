@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 
 from keyside import wire
 from keyside.async_calls import AsyncCalls
-from keyside.batches import WHOLE_ITEMS, Body, Job, Results, cut, settle
+from keyside.batches import BUSY, WHOLE_ITEMS, Body, Job, Results, cut, settle
 from keyside.calls import Calls
 from keyside.connection import Connection
 from keyside.errors import ConnectionLost, KeysideError, ProtocolError, SidecarError
@@ -71,7 +71,8 @@ class Pipeline(Calls):
         return [outcomes[index] for index in range(len(jobs))]
 
     def _long_outcomes(self, jobs: list[tuple[int, Job]], deadline: float) -> dict[int, Outcome]:
-        pieces = [(index, job.part(piece)) for index, job in jobs for piece in cut(job.items)]
+        each = -(-BUSY // max(1, len(jobs)))
+        pieces = [(index, job.part(piece)) for index, job in jobs for piece in cut(job.items, each)]
         parts = [part for _, part in pieces]
         outcomes: dict[int, Outcome] = {}
         for (index, part), answer in zip(pieces, self._pipelined(parts, deadline) if parts else [], strict=True):

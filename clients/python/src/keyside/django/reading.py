@@ -20,7 +20,7 @@ from keyside.django import settings
 from keyside.django.fields import EncryptedField
 from keyside.django.inspection import check_searchable
 from keyside.django.telling import field_named
-from keyside.fields import Stored, current, open_chunk
+from keyside.fields import RowKeys, Stored, current, open_chunk
 
 CHUNK: Final = 2000
 """Rows a round trip of a result that is in memory already."""
@@ -75,20 +75,26 @@ def _opened(
         stored = [_stored(one, columns, len(chunk)) for one in encrypted]
         for one, values in zip(encrypted, open_chunk(stored, settings.send()), strict=True):
             columns[one.position] = values
-        yield from map(list, zip(*columns[: len(columns) - extra], strict=True))
+        yield from zip(*columns[: len(columns) - extra], strict=True)
 
 
 def _stored(one: _Encrypted, columns: Sequence[Any], count: int) -> Stored:
     held = columns[one.position]
     if memoryview in set(map(type, held)):
         held = [bytes(value) if type(value) is memoryview else value for value in held]
-    keys = None if one.key is None else list(zip(*[columns[position] for position in one.key], strict=True))
+    keys = None if one.key is None else _keys(one, [columns[position] for position in one.key])
     partitions = None
     if one.partition is not None:
         partitions = columns[one.partition]
     elif one.known_partition is not None:
         partitions = [one.known_partition] * count
     return Stored(one.field.declaration, held, keys, partitions)
+
+
+def _keys(one: _Encrypted, columns: list[Sequence[Any]]) -> Sequence[tuple[Any, ...]]:
+    if one.field.declaration.bind:
+        return list(zip(*columns, strict=True))
+    return RowKeys(columns)
 
 
 def _encrypted(compiler: Any, converters: dict[int, Any]) -> list[_Encrypted]:

@@ -27,7 +27,10 @@ def encrypt_parameters(execute: Callable[..., Any], sql: Any, params: Any, many:
     unsealed = {id(one): one for one in placeholders if one.sealed is None}
     if unsealed:
         seal(list(unsealed.values()), settings.send())
-    return execute(sql, _replaced(params, _sealed_for(context["connection"])), many, context)
+    connection = context["connection"]
+    if connection.vendor == "postgresql" and not many:
+        return execute(sql, _for_postgresql(params, _sealed_for(connection)), many, context)
+    return execute(sql, _replaced(params, _sealed_for(connection)), many, context)
 
 
 def _placeholders(params: Any) -> Iterator[Placeholder]:
@@ -49,18 +52,52 @@ def _replaced(params: Any, replace: Callable[[Placeholder], Any]) -> Any:
     return params
 
 
+def _for_postgresql(params: Any, replace: Callable[[Placeholder], Any]) -> Any:
+    """As `_replaced`, with arrays as text: the driver takes longer over an array of bytes than the server over all.
+
+    Arrays of placeholders come from UNNEST alone, where Django names their type: `(%s)::bytea[]`.
+    """
+    if type(params) not in (list, tuple):
+        return _replaced(params, replace)
+    return type(params)(
+        [_array(one) if type(one) is list and Placeholder in _bases(one) else _replaced(one, replace) for one in params]
+    )
+
+
+def _bases(values: list[Any]) -> set[type]:
+    return {base for kind in set(map(type, values)) for base in kind.__mro__}
+
+
+def _array(elements: list[Any]) -> str:
+    """An array as PostgreSQL reads it, of what encrypted columns and indexes hold: bytes, ks1 texts and NULL."""
+    return "{" + ",".join([_element(_stored(one) if isinstance(one, Placeholder) else one) for one in elements]) + "}"
+
+
+def _element(one: Any) -> str:
+    if one is None:
+        return "NULL"
+    if isinstance(one, str):
+        quoted = one.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{quoted}"'
+    return '"\\\\x' + bytes(one).hex() + '"'
+
+
+def _stored(placeholder: Placeholder) -> Any:
+    """What the column holds. Raises NotSearchable for a search that would never be true."""
+    value = placeholder.sealed
+    if value is None and isinstance(placeholder, SearchPlaceholder):
+        place = placeholder.place
+        raise NotSearchable("the value has no index under the column's normalisation", place.table, place.column)
+    return value
+
+
 def _sealed_for(connection: Any) -> Callable[[Placeholder], Any]:
     binary = connection.Database.Binary
 
     def sealed(placeholder: Placeholder) -> Any:
-        value = placeholder.sealed
-        if type(value) is bytes:
-            # as BinaryField does: some drivers want to be told that bytes are binary
-            return binary(value)
-        if value is None and isinstance(placeholder, SearchPlaceholder):
-            place = placeholder.place
-            raise NotSearchable("the value has no index under the column's normalisation", place.table, place.column)
-        return value
+        value = _stored(placeholder)
+        # as BinaryField does: some drivers want to be told that bytes are binary
+        return binary(value) if type(value) is bytes else value
 
     return sealed
 

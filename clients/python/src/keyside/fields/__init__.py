@@ -3,7 +3,7 @@
 `keyside.sqlalchemy` and `keyside.django` stand on this; docs/orm/foundations.md tells how.
 """
 
-from keyside.fields.batch import Stored, Unsealed, open_chunk, open_one, renew, seal, seal_columns
+from keyside.fields.batch import RowKeys, Stored, Unsealed, open_chunk, open_one, renew, seal, seal_columns
 from keyside.fields.declaration import Field, Index, OnFieldError, Partition, Place, Stage, Storage, stage_of
 from keyside.fields.errors import (
     BatchingOff,
@@ -44,6 +44,7 @@ __all__ = [
     "Place",
     "Placeholder",
     "Replies",
+    "RowKeys",
     "Send",
     "Stage",
     "Storage",

@@ -38,6 +38,19 @@ class Stored:
         return None if self.keys is None else self.keys[row]
 
 
+class RowKeys(Sequence[tuple[Any, ...]]):
+    """Row keys of columns, put together only when an error names one."""
+
+    def __init__(self, columns: Sequence[Sequence[Any]]) -> None:
+        self._columns = columns
+
+    def __len__(self) -> int:
+        return len(self._columns[0])
+
+    def __getitem__(self, row: Any) -> Any:
+        return tuple(column[row] for column in self._columns)
+
+
 @dataclass
 class _Run:
     """Items of one column that go into the same request."""

@@ -1,14 +1,14 @@
 """Reading: whole fetched chunks are decrypted in one round trip, below the rows that SQLAlchemy builds.
 
 A result fetches raw rows through its `cursor_strategy`, whatever asks for them: the ORM, Core, scalars, partitions.
-`Opening` stands in front of it and hands on decrypted values as 1-tuples, which the column type's own
-result processor unpacks. What it does not recognise it leaves alone, and that processor decrypts value by value.
+`Opening` stands in front of it and hands on decrypted values, and the result forgets the result processors of their
+columns. What it does not recognise it leaves alone, and those processors decrypt value by value.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -18,7 +18,7 @@ from sqlalchemy.engine import CursorResult
 from sqlalchemy.engine.cursor import CursorFetchStrategy, ResultFetchStrategy
 from sqlalchemy.sql.elements import ColumnElement, Label
 
-from keyside.fields import Field, Send, Stored, current, open_chunk
+from keyside.fields import Field, RowKeys, Send, Stored, current, open_chunk
 from keyside.sqlalchemy.types import Early, Encrypted
 
 FIRST_AHEAD: Final = 32
@@ -58,10 +58,10 @@ class Opener:
         self._send = send
         self._bound: dict[tuple[int, ...], list[tuple[Any, ...]]] = {}
         self._early = early
-        """Whether the rows went through their processors before there was a result; then none will unpack tuples."""
+        """Whether the rows went through their processors before there was a result."""
 
     def __call__(self, rows: Sequence[Any]) -> list[Any]:
-        """The rows with decrypted values, each in a tuple of its own."""
+        """The rows with decrypted values."""
         if not rows:
             return []
         columns: list[Any] = list(zip(*rows, strict=True))
@@ -76,7 +76,7 @@ class Opener:
             for one in self._positions
         ]
         for one, values in zip(self._positions, open_chunk(chunk, self._send), strict=True):
-            columns[one.position] = values if self._early else zip(values, strict=True)
+            columns[one.position] = values
         return list(zip(*columns, strict=True))
 
     def _stored(self, column: Sequence[Any]) -> Sequence[Any]:
@@ -102,20 +102,7 @@ class Opener:
                 found = list(zip(*[self._values(position, columns) for position in one.key], strict=True))
                 self._bound[tuple(one.key)] = found
             return found
-        return _Keys([columns[position] for position in one.key])
-
-
-class _Keys(Sequence[tuple[Any, ...]]):
-    """Row keys that are looked at in an error only."""
-
-    def __init__(self, columns: list[Any]) -> None:
-        self._columns = columns
-
-    def __len__(self) -> int:
-        return len(self._columns[0])
-
-    def __getitem__(self, row: Any) -> Any:
-        return tuple(column[row] for column in self._columns)
+        return RowKeys([columns[position] for position in one.key])
 
 
 class _Before:
@@ -222,8 +209,23 @@ def opening_of(result: CursorResult[Any], send: Send, early: bool) -> Opening | 
         return None
     elements = elements or _elements(result, metadata, len(processors))
     positions = [_position(i, type_.field(result.dialect), type_, elements) for i, type_ in encrypted.items()]
+    if not early:
+        forget_processors(result, encrypted)
     options = result.context.execution_options
     return Opening(result.cursor_strategy, Opener(positions, processors, send, early), options.get("yield_per"))
+
+
+def forget_processors(result: Any, positions: Container[int]) -> None:
+    """Let the result hand on what is fetched at these positions as it is. Its metadata may be shared by others."""
+    shared = result._metadata
+    own = object.__new__(type(shared))  # copy.copy makes one that has been pickled
+    for kind in type(shared).__mro__:
+        for name in getattr(kind, "__slots__", ()):
+            if hasattr(shared, name):
+                setattr(own, name, getattr(shared, name))
+    own._processors = [None if i in positions else one for i, one in enumerate(shared._processors)]
+    result._metadata = own
+    result._reset_memoizations()
 
 
 def _elements(result: CursorResult[Any], metadata: Any, count: int) -> list[ColumnElement[Any] | None]:

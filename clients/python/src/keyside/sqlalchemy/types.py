@@ -153,9 +153,6 @@ class Encrypted(sqltypes.TypeDecorator[Any]):
         field = self.field(dialect)
 
         def process(value: Any) -> Any:
-            # a tuple is what batching hands on: decrypted already
-            if type(value) is tuple:
-                return value[0]
             if value is None:
                 return None
             if early.get():
