@@ -175,7 +175,6 @@ def django_ready(here: Place) -> Iterator[None]:
     from django.conf import settings
     from django.db import connections
     from django.test.utils import override_settings
-    from keyside.django import client
 
     connections["default"].settings_dict["NAME"] = str(here.folder / "bench.sqlite")
     connections["postgresql"].settings_dict["HOST"] = str(here.socket)
@@ -183,7 +182,6 @@ def django_ready(here: Place) -> Iterator[None]:
         try:
             yield
         finally:
-            client().close()
             connections.close_all()
 
 

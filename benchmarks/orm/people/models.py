@@ -49,3 +49,6 @@ class Person(models.Model):
     email = models.TextField()
     copy = models.TextField(null=True)
     email_sealed = EncryptedField(models.CharField(max_length=200, null=True), keyring=KEYRING)
+
+    class Meta:
+        db_table = "person"  # the one of benchmarks.orm.models

@@ -173,7 +173,7 @@ def test_a_state_file_spares_what_was_done(alias: str, sidecar: Twin, tmp_path: 
     done_before = status(NAME, using=alias).encrypted
     assert 0 < done_before < ROWS - 5
     done = backfill(NAME, options=Options(batch=50, state=state), using=alias)
-    assert done.seen == ROWS - 150
+    assert done.seen in (ROWS - 150, ROWS - 200), "the next page may have been encrypted already"
     assert not state.exists()
     assert status(NAME, using=alias).plaintext == 0
     assert read(alias, "name") == NAMES

@@ -164,10 +164,11 @@ def test_a_state_file_spares_what_was_done(engine: sa.Engine, client: Client, tw
     with pytest.raises(FieldUnavailable):
         backfill(engine, NAME, client, Options(batch=50, state=state), fail)
     twin.faults.clear()
-    assert status(engine, NAME).plaintext == 100
+    left = status(engine, NAME).plaintext
+    assert left in (50, 100), "the next page may have been encrypted already"
     assert state.exists()
     done = backfill(engine, NAME, client, Options(batch=50, state=state))
-    assert done.seen == 100
+    assert done.seen == left
     assert not state.exists()
     assert status(engine, NAME).plaintext == 0
     assert read(engine, NAME) == NAMES

@@ -107,6 +107,13 @@ def decoder_of(kind: Kind) -> Callable[[bytes], Any]:
     return _DECODERS[kind]
 
 
+def text_encoding(value: Any) -> bytes:
+    """`encode` for text alone. Raises TypeError, UnicodeError."""
+    if isinstance(value, str):
+        return b"\x10" + value.encode()
+    raise TypeError("not text")
+
+
 def text_column(encodings: list[bytes]) -> list[str]:
     """The values of a column of nothing but text. Raises InvalidValue, UnicodeError."""
     if set(map(_first, encodings)) != {Kind.TEXT}:

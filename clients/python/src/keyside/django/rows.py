@@ -12,12 +12,10 @@ from typing import Any, Final
 from django.db import connections, models, transaction
 
 from keyside.django.fields import EncryptedField
+from keyside.django.writing import array_text
 from keyside.living import Changes, Page
 from keyside.living.status import HEAD_BYTES, HEAD_CHARACTERS
 from keyside.values import decode, encode
-
-JOINED_ROWS: Final = 1000
-"""Rows a joined UPDATE, far from the 65,535 parameters that a statement may have."""
 
 Convert = Callable[[Any], Any]
 
@@ -91,17 +89,14 @@ class TableRows:
         keys = changes.keys if self._plain_keys else [self._prepared(key) for key in changes.keys]
         held = [changes.before[name] for name in compared]
         rows = list(zip(*changes.after.values(), *zip(*keys, strict=True), *held, strict=True))
+        one_by_one = self._update_one(names, compared, absent)
         with self._cursor() as cursor:
             if self._connection.vendor != "postgresql":
-                cursor.executemany(self._update_one(names, compared, absent), rows)
+                cursor.executemany(one_by_one, rows)
                 return int(cursor.rowcount)
-            written = 0
-            for start in range(0, len(rows), JOINED_ROWS):
-                some = rows[start : start + JOINED_ROWS]
-                statement = self._update_joined(names, compared, absent, len(some))
-                cursor.execute(statement, [value for row in some for value in row])
-                written += cursor.rowcount
-            return written
+            statement = self._update_joined(names, compared, absent)
+            cursor.execute(statement, [_as_array(column) for column in zip(*rows, strict=True)])
+            return int(cursor.rowcount)
 
     def _update_one(self, names: list[str], compared: list[str], absent: list[str]) -> str:
         values = ", ".join(f"{self._quoted(name)} = %s" for name in names)
@@ -109,22 +104,20 @@ class TableRows:
         conditions += [f"{self._read(name)} = %s{self._collation(name)}" for name in compared]
         return f"UPDATE {self._table} SET {values} WHERE {' AND '.join([*conditions, *absent])}"  # noqa: S608  own names
 
-    def _update_joined(self, names: list[str], compared: list[str], absent: list[str], count: int) -> str:
-        """An UPDATE of many rows, which the database parses and plans once."""
+    def _update_joined(self, names: list[str], compared: list[str], absent: list[str]) -> str:
+        """An UPDATE of many rows, given as an array a column, which PostgreSQL parses and plans once."""
         keys = [key.column for key in self._keys]
         types = [self._type(name) for name in [*names, *keys]]
         types += ["text" if self._is_document(name) else self._type(name) for name in compared]
         given = [f"v{number}" for number in range(len(types))]
-        # the first row gives the columns of VALUES their types
-        rows = ["(" + ", ".join(f"%s::{one}" for one in types) + ")"]
-        rows += ["(" + ", ".join(["%s"] * len(types)) + ")"] * (count - 1)
+        arrays = ", ".join(f"%s::{one}[]" for one in types)
         values = [f"{self._quoted(name)} = given.{v}" for name, v in zip(names, given, strict=False)]
         conditions = [
             f"{self._read(name)} = given.{v}{self._collation(name)}"
             for name, v in zip([*keys, *compared], given[len(names) :], strict=True)
         ]
         return (
-            f"UPDATE {self._table} SET {', '.join(values)} FROM (VALUES {', '.join(rows)})"  # noqa: S608  own names
+            f"UPDATE {self._table} SET {', '.join(values)} FROM UNNEST({arrays})"  # noqa: S608  own names
             f" AS given ({', '.join(given)}) WHERE {' AND '.join([*conditions, *absent])}"
         )
 
@@ -219,6 +212,11 @@ class TableRows:
         self._connection.ensure_connection()
         with self._connection.wrap_database_errors, closing(self._connection.create_cursor()) as cursor:
             yield cursor
+
+
+def _as_array(column: Sequence[Any]) -> Any:
+    """A parameter for `type[]`: as text where the driver would take longer over it than the server."""
+    return array_text(column) if set(map(type, column)) <= {bytes, str, type(None)} else list(column)
 
 
 def _same(value: Any) -> Any:

@@ -6,7 +6,7 @@ Until then placeholders stand in the parameters, so what Django logs, collects u
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from django.db.backends.base.operations import BaseDatabaseOperations
@@ -60,7 +60,12 @@ def _for_postgresql(params: Any, replace: Callable[[Placeholder], Any]) -> Any:
     if type(params) not in (list, tuple):
         return _replaced(params, replace)
     return type(params)(
-        [_array(one) if type(one) is list and Placeholder in _bases(one) else _replaced(one, replace) for one in params]
+        [
+            array_text([_stored(value) if isinstance(value, Placeholder) else value for value in one])
+            if type(one) is list and Placeholder in _bases(one)
+            else _replaced(one, replace)
+            for one in params
+        ]
     )
 
 
@@ -68,9 +73,9 @@ def _bases(values: list[Any]) -> set[type]:
     return {base for kind in set(map(type, values)) for base in kind.__mro__}
 
 
-def _array(elements: list[Any]) -> str:
-    """An array as PostgreSQL reads it, of what encrypted columns and indexes hold: bytes, ks1 texts and NULL."""
-    return "{" + ",".join([_element(_stored(one) if isinstance(one, Placeholder) else one) for one in elements]) + "}"
+def array_text(elements: Sequence[Any]) -> str:
+    """An array of bytes, texts and NULL as PostgreSQL reads it (Arrays, Array Value Input)."""
+    return "{" + ",".join(map(_element, elements)) + "}"
 
 
 def _element(one: Any) -> str:

@@ -37,7 +37,7 @@ class Changes:
 
     def alike(self) -> list[Changes]:
         """The same in parts, in each of which a column of `before` is NULL in every row or in none."""
-        mixed = [held for held in self.before.values() if None in held and any(one is not None for one in held)]
+        mixed = [held for held in self.before.values() if 0 < held.count(None) < len(held)]
         if not mixed:
             return [self] if self.keys else []
         shapes: dict[tuple[bool, ...], list[int]] = {}
@@ -66,7 +66,7 @@ class Job(Protocol):
     def changes(self, page: Page, send: Send) -> list[Changes]:
         """What to change in a page: for each set of columns that is written, some rows.
 
-        Raises FieldError; then nothing of the page is changed.
+        Called in a thread that has no database connection. Raises FieldError; then nothing of the page is changed.
         """
 
 

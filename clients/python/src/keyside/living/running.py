@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -94,25 +96,34 @@ def _pass(
     """One walk over the table; how many rows were changed by somebody else meanwhile, as far as the driver tells."""
     again = progress.seen > 0
     missed = 0
-    while True:
+    with ThreadPoolExecutor(1, "keyside-living") as beside:
         began = time.monotonic()
         with rows.transaction():
             page = rows.page(job.columns, after, options.batch)
-            if not page.keys:
-                return missed
-            changed = 0
-            for changes in job.changes(page, send):
-                changed += len(changes)
+        changing = _begin(beside, job, page, send)
+        while page.keys:
+            with rows.transaction():
+                # the sidecar works on the next page while the database takes this one
+                following = rows.page(job.columns, page.keys[-1], options.batch)
+                parts = changing.result()
+                changing = _begin(beside, job, following, send)
+                changed = sum(len(changes) for changes in parts)
                 if not options.dry_run:
-                    missed += len(changes) - (rows.write(changes) or 0)
-        after = page.keys[-1]
-        if not again:
-            progress.seen += len(page.keys)
-            progress.changed += changed
-        _remember(rows, options, after)
-        report(progress)
-        if options.rate is not None:
-            time.sleep(max(0.0, len(page.keys) / options.rate - (time.monotonic() - began)))
+                    missed += changed - sum(rows.write(changes) or 0 for changes in parts)
+            if not again:
+                progress.seen += len(page.keys)
+                progress.changed += changed
+            _remember(rows, options, page.keys[-1])
+            report(progress)
+            if options.rate is not None:
+                time.sleep(max(0.0, len(page.keys) / options.rate - (time.monotonic() - began)))
+            page, began = following, time.monotonic()
+    return missed
+
+
+def _begin(beside: ThreadPoolExecutor, job: Job, page: Page, send: Send) -> Future[list[Changes]]:
+    """Work out the changes of a page in another thread, in the context of this one: partitions may come from it."""
+    return beside.submit(copy_context().run, job.changes, page, send)
 
 
 def _remembered(rows: Rows, options: Options) -> tuple[Any, ...] | None:

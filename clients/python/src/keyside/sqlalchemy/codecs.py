@@ -18,7 +18,7 @@ from sqlalchemy import types as sqltypes
 from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.default import DefaultDialect
 
-from keyside.values import InvalidValue, Json, Kind, Label, decode, decoder_of, encode, text_column
+from keyside.values import InvalidValue, Json, Kind, Label, decode, decoder_of, encode, text_column, text_encoding
 
 Convert = Callable[[Any], Any]
 
@@ -39,8 +39,12 @@ class Codec:
     read: Callable[[bytes], Any] | None = None
     """Reads an encoding in place of `restore`."""
 
-    def to_bytes(self, value: Any) -> bytes:
-        return encode(self.prepare(value))
+    def to_bytes(self) -> Callable[[Any], bytes]:
+        """A function, since it runs for every value that is written."""
+        if self.prepare is _text:
+            return text_encoding
+        prepare = self.prepare
+        return lambda value: encode(prepare(value))
 
     def from_column(self) -> Callable[[list[bytes]], list[Any]] | None:
         """A function for whole columns, where there is a quicker one."""
@@ -77,7 +81,9 @@ def _only(*kinds: type, but: type | None = None) -> Convert:
 
 
 def _text(value: Any) -> str:
-    return str(_only(str)(value))
+    if not isinstance(value, str):
+        raise TypeError("another type than the column's")
+    return str(value)
 
 
 def _boolean(value: Any) -> bool:

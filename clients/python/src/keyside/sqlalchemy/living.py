@@ -269,6 +269,8 @@ class _Update:
             name: process
             for name, bind in compiled.binds.items()
             if (process := bind.type.dialect_impl(dialect).bind_processor(dialect)) is not None
+            # a view of bytes is nothing that a driver needs
+            and not (isinstance(bind.type, sa.LargeBinary) and dialect.loaded_dbapi.Binary is memoryview)
         }
 
     def parameters(self, columns: dict[str, Sequence[Any]]) -> list[Any]:

@@ -130,7 +130,7 @@ class Encrypted(sqltypes.TypeDecorator[Any]):
                 on_error=self.on_error,
                 stage=self.migrating,
                 storage="text" if self.stored_as_text else "bytes",
-                to_bytes=codec.to_bytes,
+                to_bytes=codec.to_bytes(),
                 from_bytes=codec.from_bytes(),
                 from_column=codec.from_column(),
                 from_plaintext=codec.read_plain,
