@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from providers.http.answers import AnswerParser, HttpAnswer, Malformed
 from providers.pool import Pool, PoolUsage
+from providers.wiping import wipe
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 Trust = Callable[[], Awaitable[ssl.SSLContext | None]]
@@ -90,6 +91,8 @@ class HttpConnection(asyncio.Protocol):
             self._fail(error)
             self.abort()
             return
+        finally:
+            wipe(data)  # made for us by the event loop, and copied by the parser
         if answer is not None:
             self._answer.set_result(answer)
 

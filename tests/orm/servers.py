@@ -1,17 +1,22 @@
-"""Debian's PostgreSQL on a private socket, owned by a user without privileges when the tests run as root."""
+"""Debian's PostgreSQL and MariaDB on private sockets, run by a user without privileges when the tests run as root."""
 
 from __future__ import annotations
 
 import os
 import pwd
 import shutil
+import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+import pymysql
+
 NOBODY = "nobody"
+START_SECONDS = 30.0
 VERSIONS = Path("/usr/lib/postgresql")
 
 
@@ -60,3 +65,53 @@ def postgresql() -> Iterator[Path]:
             run("pg_ctl", "stop", "--wait", "--silent", "--mode=immediate")
     finally:
         shutil.rmtree(folder)
+
+
+@contextmanager
+def mariadb() -> Iterator[Path]:
+    """A server with a database `test`, which its user `root` may use without a password; its socket."""
+    folder = Path(tempfile.mkdtemp(prefix="ks-my-"))
+    user = NOBODY if os.getuid() == 0 else None
+    if user is not None:
+        account = pwd.getpwnam(user)
+        os.chown(folder, account.pw_uid, account.pw_gid)
+    data, listening, log = folder / "data", folder / "socket", folder / "log"
+    path = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin"}
+    common = ["--no-defaults", f"--datadir={data}", "--innodb-buffer-pool-size=32M"]
+    try:
+        subprocess.run(
+            ["mariadb-install-db", *common, "--auth-root-authentication-method=normal", "--skip-test-db"],
+            user=user,
+            check=True,
+            cwd=folder,
+            env=path,
+            stdout=subprocess.DEVNULL,
+            timeout=120,
+        )
+        command = ["mariadbd", *common, f"--socket={listening}", "--skip-networking", f"--pid-file={folder / 'pid'}"]
+        command += ["--innodb-flush-log-at-trx-commit=0", "--character-set-server=utf8mb4"]
+        with (
+            log.open("wb") as output,
+            subprocess.Popen(command, user=user, cwd=folder, env=path, stdout=output, stderr=output) as process,
+        ):
+            try:
+                _make_database(listening, process, log)
+                yield listening
+            finally:
+                process.kill()
+    finally:
+        shutil.rmtree(folder)
+
+
+def _make_database(path: Path, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Make the database once the server listens."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(str(path)) == 0:
+                break
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"MariaDB did not start:\n{log.read_text()}")
+        time.sleep(0.1)
+    with closing(pymysql.connect(unix_socket=str(path), user="root")) as link, link.cursor() as cursor:
+        cursor.execute("CREATE DATABASE test CHARACTER SET utf8mb4")

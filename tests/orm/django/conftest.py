@@ -1,4 +1,4 @@
-"""A Django project for the tests, on SQLite and PostgreSQL, with the plain-Python sidecar."""
+"""A Django project for the tests, on SQLite, PostgreSQL and MariaDB, with the plain-Python sidecar."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from django.test.utils import override_settings, setup_test_environment, teardow
 from keyside.django import client
 from keyside.testing.server import Twin
 
-from tests.orm.servers import postgresql
+from tests.orm.servers import mariadb, postgresql
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.orm.django.project")
 django.setup()
@@ -39,6 +39,12 @@ def postgresql_socket() -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(scope="session")
+def mariadb_socket() -> Iterator[Path]:
+    with mariadb() as socket:
+        yield socket
+
+
 @pytest.fixture
 def sidecar(twin: Twin) -> Iterator[Twin]:
     with override_settings(KEYSIDE=settings.KEYSIDE | {"SOCKET": twin.path}):
@@ -47,9 +53,10 @@ def sidecar(twin: Twin) -> Iterator[Twin]:
 
 
 @pytest.fixture
-def databases(sidecar: Twin, postgresql_socket: Path, tmp_path: Path) -> Iterator[None]:
+def databases(sidecar: Twin, postgresql_socket: Path, mariadb_socket: Path, tmp_path: Path) -> Iterator[None]:
     connections["default"].settings_dict["NAME"] = str(tmp_path / "test.sqlite")
     connections["postgresql"].settings_dict["HOST"] = str(postgresql_socket)
+    connections["mariadb"].settings_dict["OPTIONS"]["unix_socket"] = str(mariadb_socket)
     yield
     for connection in connections.all():
         connection.close()
@@ -68,7 +75,7 @@ def strict(sidecar: Twin) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=["default", "postgresql"])
+@pytest.fixture(params=["default", "postgresql", "mariadb"])
 def database(request: pytest.FixtureRequest, databases: None, strict: None) -> Iterator[str]:
     """The alias of a database with empty tables of clinics, routed to by everything that a test does."""
     alias: str = request.param

@@ -1,8 +1,12 @@
-"""Settings of a Django project for the tests: SQLite in a file, PostgreSQL on a private socket."""
+"""Settings of a Django project for the tests: SQLite in a file, PostgreSQL and MariaDB on private sockets."""
 
 from __future__ import annotations
 
 import os
+
+import pymysql
+
+pymysql.install_as_MySQLdb()  # the name by which Django's back end knows its driver
 
 SECRET_KEY = "for tests alone"
 USE_TZ = True
@@ -26,6 +30,12 @@ DATABASES = {
         "NAME": "postgres",
         "USER": "test",
         "HOST": os.environ.get("TEST_POSTGRESQL", ""),
+    },
+    "mariadb": {
+        "ENGINE": "django.db.backends.mysql",
+        "NAME": "test",
+        "USER": "root",
+        "OPTIONS": {"unix_socket": os.environ.get("TEST_MARIADB", ""), "charset": "utf8mb4"},
     },
 }
 ROOT_URLCONF = "tests.orm.django.citizens.urls"

@@ -51,7 +51,8 @@ def test_what_is_no_ciphertext_is_never_returned(database: str) -> None:
         execute(database, "UPDATE clinics_card SET number = %s", held)
         with pytest.raises(FieldUnreadable, match=rf"clinics_card\.number of row {card.pk}"):
             Card.objects.get()
-    execute(database, 'UPDATE clinics_card SET number = NULL, "limit" = %s', b"\xc1\x01" + bytes(50))
+    limit = connections[database].ops.quote_name("limit")
+    execute(database, f"UPDATE clinics_card SET number = NULL, {limit} = %s", b"\xc1\x01" + bytes(50))
     with pytest.raises(FieldUnreadable, match=r"clinics_card\.limit"):
         Card.objects.get()
 

@@ -26,7 +26,7 @@ from tests.orm.django.citizens.models import Citizen, Memo, PlainCitizen, create
 ROWS = 250
 NAMES = [None if n % 50 == 9 else f"Name {n}" for n in range(ROWS)]
 NAME: Any = Citizen._meta.get_field("name")
-DRIVERS = ["default", "postgresql"]
+DRIVERS = ["default", "postgresql", "mariadb"]
 
 
 def fill(alias: str) -> None:

@@ -211,11 +211,18 @@ def test_upserts(database: str) -> None:
     Patient.objects.bulk_create(people)
     for one in people:
         one.email = f"up{one.number}@x.y"
-    told = {"update_conflicts": True, "unique_fields": ["id"]}
+    told: dict[str, Any] = {"update_conflicts": True}
+    if database != "mariadb":  # there any unique key finds the row
+        told["unique_fields"] = ["id"]
     with pytest.raises(BindingMissing, match="must find the row by clinic_id, id"):
         Patient.objects.bulk_create(people, update_fields=["email"], **told)
-    with assert_round_trips(max=1):
-        Patient.objects.bulk_create(people, update_fields=["email", "clinic"], **told)
+    if database == "mariadb":
+        with pytest.raises(BindingMissing, match="must find the row by clinic_id, id"):
+            Patient.objects.bulk_create(people, update_fields=["email", "clinic"], **told)
+        Patient.objects.bulk_update(people, ["email"])
+    else:
+        with assert_round_trips(max=1):
+            Patient.objects.bulk_create(people, update_fields=["email", "clinic"], **told)
     assert mails(Patient.objects.all()) == [f"up{number}@x.y" for number in range(10)]
     assert Patient.objects.filter(email="UP3@x.y").exists()
     with assert_round_trips(max=1):

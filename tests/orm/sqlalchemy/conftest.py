@@ -12,11 +12,11 @@ from keyside.testing.server import Twin
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
-from tests.orm.servers import postgresql
+from tests.orm.servers import mariadb, postgresql
 from tests.orm.sqlalchemy.models import Base, Clinic, patient
 
 ROWS = 40
-DRIVERS = ("sqlite", "psycopg", "psycopg2")
+DRIVERS = ("sqlite", "psycopg", "psycopg2", "pymysql")
 
 
 @pytest.fixture(scope="session")
@@ -25,9 +25,17 @@ def postgresql_socket() -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(scope="session")
+def mariadb_socket() -> Iterator[Path]:
+    with mariadb() as socket:
+        yield socket
+
+
 def url(driver: str, request: pytest.FixtureRequest, folder: Path) -> str:
     if driver in ("sqlite", "aiosqlite"):
         return f"sqlite+{driver.replace('sqlite', '') or 'py'}sqlite:///{folder}/test.sqlite".replace("+aio", "+aio")
+    if driver == "pymysql":
+        return f"mysql+pymysql://root@/test?unix_socket={request.getfixturevalue('mariadb_socket')}&charset=utf8mb4"
     socket = request.getfixturevalue("postgresql_socket")
     return f"postgresql+{driver}://test@/postgres?host={socket}"
 

@@ -51,7 +51,7 @@ NAME, BORN, DATA = people.c.name, people.c.born, people.c.data
 NAMES = [None if n % 50 == 9 else f"Name {n}" for n in range(ROWS)]
 
 
-@pytest.fixture(params=["sqlite", "psycopg"])
+@pytest.fixture(params=["sqlite", "psycopg", "pymysql"])
 def engine(request: pytest.FixtureRequest, client: Client, tmp_path: Path) -> Iterator[sa.Engine]:
     """People in plaintext, as an application without Keyside left them."""
     engine = sa.create_engine(url(request.param, request, tmp_path))

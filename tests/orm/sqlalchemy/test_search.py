@@ -217,6 +217,13 @@ def test_a_partitioned_index_searches_one_partition(sqlite: Engine, client: Any)
             assert connection.scalars(select(table.c.data).where(condition)).all() == [[2]]
 
 
+def upsert(statement: Any, target: str, column: str, value: Any = None) -> Any:
+    """The statement with the clause of its database; without a value the one that was to be inserted."""
+    if hasattr(statement, "on_duplicate_key_update"):
+        return statement.on_duplicate_key_update({column: value or statement.inserted[column]})
+    return statement.on_conflict_do_update(index_elements=[target], set_={column: value or statement.excluded[column]})
+
+
 def test_upserts(engine: Engine) -> None:
     dialect = __import__(f"sqlalchemy.dialects.{engine.dialect.name}", fromlist=["insert"])
     cards = Base.metadata.tables["cards"]
@@ -225,21 +232,17 @@ def test_upserts(engine: Engine) -> None:
         session.commit()
         statement = dialect.insert(cards).values([{"id": 1, "number": "2222"}, {"id": 2, "number": "3333"}])
         with assert_round_trips(max=1):
-            session.execute(
-                statement.on_conflict_do_update(index_elements=["id"], set_={"number": statement.excluded.number})
-            )
+            session.execute(upsert(statement, "id", "number"))
         found = session.execute(select(Card.id, Card.number).where(Card.number.in_(["2222", "3333"]))).all()
         assert sorted(found) == [(1, "2222"), (2, "3333")]
         one = dialect.insert(cards).values(id=1, number="x")
-        session.execute(one.on_conflict_do_update(index_elements=["id"], set_={"number": "4444"}))
+        session.execute(upsert(one, "id", "number", "4444"))
         assert session.scalars(select(Card.id).where(Card.last_four == "4444")).all() == [1]
         fill(session, 2)
         row = {"number": 7, "clinic_id": 1, "email": "p1@example.org", "notes": {}}
         bound = dialect.insert(Patient).values(row)
         with pytest.raises(BindingMissing, match="bound to"):
-            session.execute(
-                bound.on_conflict_do_update(index_elements=["email_index"], set_={"email": bound.excluded.email})
-            )
+            session.execute(upsert(bound, "email_index", "email"))
 
 
 def test_an_update_must_not_lose_what_it_binds(filled: Engine) -> None:

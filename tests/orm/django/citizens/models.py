@@ -111,5 +111,5 @@ def created(alias: str, *chosen: type[models.Model]) -> Iterator[None]:
         yield
     finally:
         with connection.schema_editor() as editor:
-            for model in chosen:
+            for model in reversed(chosen):
                 editor.delete_model(model)

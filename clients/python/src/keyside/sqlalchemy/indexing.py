@@ -149,10 +149,12 @@ def _check_bindings(statement: Any, rows: Rows, table: Table) -> None:
 
 
 def _index_upsert(statement: Any, table: Table) -> Any:
-    clause = getattr(statement, "_post_values_clause", None) if isinstance(statement, Insert) else None
-    pairs = getattr(clause, "update_values_to_set", None)
-    if not pairs:
+    clause: Any = getattr(statement, "_post_values_clause", None) if isinstance(statement, Insert) else None
+    # of ON CONFLICT DO UPDATE, of ON DUPLICATE KEY UPDATE
+    place = next((name for name in ("update_values_to_set", "update") if getattr(clause, name, None)), None)
+    if place is None:
         return statement
+    pairs = getattr(clause, place)
     listed = list(pairs.items()) if isinstance(pairs, Mapping) else list(pairs)
     written = {_key(name): value for name, value in listed}
     added = [
@@ -163,9 +165,9 @@ def _index_upsert(statement: Any, table: Table) -> Any:
     ]
     if not added:
         return statement
-    renewed = clause._clone()  # type: ignore[union-attr]  # there are pairs, so there is a clause
+    renewed = clause._clone()
     # a mapping or pairs, as it was
-    renewed.update_values_to_set = type(pairs)([*listed, *added])
+    setattr(renewed, place, type(pairs)([*listed, *added]))
     statement = statement._generate()
     statement._post_values_clause = renewed
     return statement
@@ -175,6 +177,7 @@ def _upsert_value(value: Any, source: str, index: str, table: Table, statement: 
     if not isinstance(value, ClauseElement) or isinstance(value, BindParameter):
         return bindparam(None, getattr(value, "value", value), type_=table.c[index].type)
     of: Any = getattr(value, "table", None)
-    if getattr(of, "name", None) == "excluded" and getattr(value, "key", None) == source:
-        return statement.excluded[index]
-    raise NotSearchable("an upsert may set it to a value or to excluded, no other expression", table.name, source)
+    if getattr(of, "name", None) in ("excluded", "inserted") and getattr(value, "key", None) == source:
+        return getattr(statement, of.name)[index]
+    message = "an upsert may set it to a value or to excluded (MySQL: inserted), no other expression"
+    raise NotSearchable(message, table.name, source)

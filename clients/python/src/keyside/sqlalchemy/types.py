@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from sqlalchemy import Column, LargeBinary, Table, Text, event
 from sqlalchemy import types as sqltypes
@@ -34,6 +34,11 @@ Storage: TypeAlias = "Literal['bytes', 'text'] | sqltypes.TypeEngine[Any]"
 
 LITERAL = "<encrypted>"
 """What a statement with its literals shows. It is no SQL, so such a statement cannot run by accident."""
+
+
+MYSQL: Final = ("mysql", "mariadb")
+MYSQL_BYTES: Final = 64
+"""Of a blind index, which has 32 at most."""
 
 
 class NotInstalledPlaceholder(Placeholder):
@@ -219,6 +224,10 @@ class BlindIndex(sqltypes.TypeDecorator[Any]):
         self._renamed = bool(context)
         self.column: Column[Any] | None = None
         self._index: Index | None = None
+
+    def load_dialect_impl(self, dialect: Dialect) -> sqltypes.TypeEngine[Any]:
+        # MySQL and MariaDB index a BLOB by a prefix only
+        return dialect.type_descriptor(sqltypes.VARBINARY(MYSQL_BYTES) if dialect.name in MYSQL else LargeBinary())
 
     def of_column(self, column: Column[Any]) -> BlindIndex:
         bound = self.copy()
