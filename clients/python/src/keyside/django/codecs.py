@@ -20,7 +20,7 @@ from django.db.backends.utils import format_number
 from django.utils.duration import duration_string
 from django.utils.timezone import is_naive, make_aware
 
-from keyside.values import InvalidValue, Json, Kind, decode, decoder_of, encode, text_column
+from keyside.values import InvalidValue, Json, Kind, decode, decoder_of, encode, text_column, text_encoding
 
 Convert = Callable[[Any], Any]
 
@@ -39,9 +39,15 @@ class Codec:
     restore: Convert | None = None
     read: Callable[[bytes], Any] | None = None
     """Reads an encoding in place of `restore`."""
+    text_as_it_is: bool = False
+    """Whether `prepare` changes nothing about a str."""
 
-    def to_bytes(self, value: Any) -> bytes:
-        return encode(self.prepare(value))
+    def to_bytes(self) -> Callable[[Any], bytes]:
+        """A function, since it runs for every value that is written."""
+        prepare = self.prepare
+        if not self.text_as_it_is:
+            return lambda value: encode(prepare(value))
+        return lambda value: text_encoding(value) if type(value) is str else encode(prepare(value))
 
     def from_column(self) -> Callable[[list[bytes]], list[Any]] | None:
         """A function for whole columns, where there is a quicker one."""
@@ -119,8 +125,17 @@ def _simple(inner: models.Field) -> Codec:
     for field, kind in _KINDS:
         if isinstance(inner, field):
             # a plain column gives back what the database holds, so the value itself and no subclass of its type
-            return Codec(prepare, to_python, lambda value: str(prepare(value)), kind)
+            own = kind is Kind.TEXT and _converts_as_django(inner)
+            return Codec(prepare, to_python, lambda value: str(prepare(value)), kind, text_as_it_is=own)
     return Codec(prepare, to_python)
+
+
+def _converts_as_django(inner: models.Field) -> bool:
+    """Whether a field of text leaves a str as it is, as Django's own do; a subclass may strip or fold it."""
+    own = (models.CharField, models.TextField)
+    return any(
+        type(inner).to_python is one.to_python and type(inner).get_prep_value is one.get_prep_value for one in own
+    )
 
 
 def _strict(convert: Convert) -> Convert:

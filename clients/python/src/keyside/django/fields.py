@@ -125,7 +125,7 @@ class EncryptedField(models.Field):
         return fresh
 
     def _forget(self) -> None:
-        for stale in ("declaration", "indexes", "codec"):
+        for stale in ("declaration", "indexes", "_declared_indexes", "codec"):
             self.__dict__.pop(stale, None)
 
     def contribute_to_class(self, cls: type[models.Model], name: str, private_only: bool = False) -> None:
@@ -193,7 +193,7 @@ class EncryptedField(models.Field):
             on_error=self.on_error,
             stage=self.stage,
             storage="bytes" if isinstance(self._stored, models.BinaryField) else "text",
-            to_bytes=codec.to_bytes,
+            to_bytes=codec.to_bytes(),
             from_bytes=codec.from_bytes(),
             from_column=codec.from_column(),
             from_plaintext=self.from_plain,
@@ -205,6 +205,10 @@ class EncryptedField(models.Field):
         fields = self.model._meta.local_concrete_fields
         mine = [field for field in fields if isinstance(field, BlindIndexField) and field.source == self.name]
         return [(field, field.declaration) for field in mine]
+
+    @cached_property
+    def _declared_indexes(self) -> list[Index]:
+        return [declared for _, declared in self.indexes]
 
     # as the field inside
 
@@ -271,7 +275,7 @@ class EncryptedField(models.Field):
             value, row = value.value, value.row
         if value is None or hasattr(value, "as_sql") or isinstance(value, Placeholder):
             return value
-        written = Written(self.declaration, value, [declared for _, declared in self.indexes])
+        written = Written(self.declaration, value, self._declared_indexes)
         if self.stage is Stage.PLAIN:
             written.sealed = self._plain(value)
         return tell(written, row)

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from django.db import connections, models, transaction
 
+from keyside.django import arrays
 from keyside.django.fields import EncryptedField
-from keyside.django.writing import array_text
 from keyside.living import Changes, Page
 from keyside.living.status import HEAD_BYTES, HEAD_CHARACTERS
 from keyside.values import decode, encode
@@ -94,8 +94,9 @@ class TableRows:
             if self._connection.vendor != "postgresql":
                 cursor.executemany(one_by_one, rows)
                 return int(cursor.rowcount)
-            statement = self._update_joined(names, compared, absent)
-            cursor.execute(statement, [_as_array(column) for column in zip(*rows, strict=True)])
+            columns = [arrays.parameter(column) for column in zip(*rows, strict=True)]
+            statement = self._update_joined(names, compared, absent, [stands for stands, _ in columns])
+            cursor.execute(statement, [given for _, given in columns])
             return int(cursor.rowcount)
 
     def _update_one(self, names: list[str], compared: list[str], absent: list[str]) -> str:
@@ -104,20 +105,20 @@ class TableRows:
         conditions += [f"{self._read(name)} = %s{self._collation(name)}" for name in compared]
         return f"UPDATE {self._table} SET {values} WHERE {' AND '.join([*conditions, *absent])}"  # noqa: S608  own names
 
-    def _update_joined(self, names: list[str], compared: list[str], absent: list[str]) -> str:
+    def _update_joined(self, names: list[str], compared: list[str], absent: list[str], columns: list[str]) -> str:
         """An UPDATE of many rows, given as an array a column, which PostgreSQL parses and plans once."""
         keys = [key.column for key in self._keys]
         types = [self._type(name) for name in [*names, *keys]]
         types += ["text" if self._is_document(name) else self._type(name) for name in compared]
         given = [f"v{number}" for number in range(len(types))]
-        arrays = ", ".join(f"%s::{one}[]" for one in types)
+        told = ", ".join(f"{stands}::{one}[]" for stands, one in zip(columns, types, strict=True))
         values = [f"{self._quoted(name)} = given.{v}" for name, v in zip(names, given, strict=False)]
         conditions = [
             f"{self._read(name)} = given.{v}{self._collation(name)}"
             for name, v in zip([*keys, *compared], given[len(names) :], strict=True)
         ]
         return (
-            f"UPDATE {self._table} SET {', '.join(values)} FROM UNNEST({arrays})"  # noqa: S608  own names
+            f"UPDATE {self._table} SET {', '.join(values)} FROM UNNEST({told})"  # noqa: S608  own names
             f" AS given ({', '.join(given)}) WHERE {' AND '.join([*conditions, *absent])}"
         )
 
@@ -212,11 +213,6 @@ class TableRows:
         self._connection.ensure_connection()
         with self._connection.wrap_database_errors, closing(self._connection.create_cursor()) as cursor:
             yield cursor
-
-
-def _as_array(column: Sequence[Any]) -> Any:
-    """A parameter for `type[]`: as text where the driver would take longer over it than the server."""
-    return array_text(column) if set(map(type, column)) <= {bytes, str, type(None)} else list(column)
 
 
 def _same(value: Any) -> Any:

@@ -6,12 +6,12 @@ Until then placeholders stand in the parameters, so what Django logs, collects u
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from django.db.backends.base.operations import BaseDatabaseOperations
 
-from keyside.django import settings
+from keyside.django import arrays, settings
 from keyside.django.telling import SearchPlaceholder, Written
 from keyside.fields import MASK, FieldUnwritable, NotSearchable, Placeholder, seal
 
@@ -29,7 +29,8 @@ def encrypt_parameters(execute: Callable[..., Any], sql: Any, params: Any, many:
         seal(list(unsealed.values()), settings.send())
     connection = context["connection"]
     if connection.vendor == "postgresql" and not many:
-        return execute(sql, _for_postgresql(params, _sealed_for(connection)), many, context)
+        sql, params = _for_postgresql(sql, params, _sealed_for(connection))
+        return execute(sql, params, many, context)
     return execute(sql, _replaced(params, _sealed_for(connection)), many, context)
 
 
@@ -52,39 +53,31 @@ def _replaced(params: Any, replace: Callable[[Placeholder], Any]) -> Any:
     return params
 
 
-def _for_postgresql(params: Any, replace: Callable[[Placeholder], Any]) -> Any:
-    """As `_replaced`, with arrays as text: the driver takes longer over an array of bytes than the server over all.
+def _for_postgresql(sql: Any, params: Any, replace: Callable[[Placeholder], Any]) -> tuple[Any, Any]:
+    """The statement and its parameters with arrays in a form that is quicker than a list.
 
-    Arrays of placeholders come from UNNEST alone, where Django names their type: `(%s)::bytea[]`.
+    Arrays of placeholders come from UNNEST, where Django names their type: `(%s)::bytea[]`.
     """
-    if type(params) not in (list, tuple):
-        return _replaced(params, replace)
-    return type(params)(
-        [
-            array_text([_stored(value) if isinstance(value, Placeholder) else value for value in one])
-            if type(one) is list and Placeholder in _bases(one)
-            else _replaced(one, replace)
-            for one in params
-        ]
-    )
+    if type(params) not in (list, tuple) or not isinstance(sql, str):
+        return sql, _replaced(params, replace)
+    parts = sql.split("%s")
+    if len(parts) != len(params) + 1:  # there are percent signs of another meaning
+        return sql, _replaced(params, replace)
+    text, sent = parts[0], []
+    for one, part in zip(params, parts[1:], strict=True):
+        if type(one) is list and Placeholder in _bases(one) and part.startswith(")::"):
+            elements = [_stored(value) if isinstance(value, Placeholder) else value for value in one]
+            stands, array = arrays.parameter(elements)
+            sent.append(array)
+        else:
+            stands = "%s"
+            sent.append(_replaced(one, replace))
+        text += stands + part
+    return text, type(params)(sent)
 
 
 def _bases(values: list[Any]) -> set[type]:
     return {base for kind in set(map(type, values)) for base in kind.__mro__}
-
-
-def array_text(elements: Sequence[Any]) -> str:
-    """An array of bytes, texts and NULL as PostgreSQL reads it (Arrays, Array Value Input)."""
-    return "{" + ",".join(map(_element, elements)) + "}"
-
-
-def _element(one: Any) -> str:
-    if one is None:
-        return "NULL"
-    if isinstance(one, str):
-        quoted = one.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{quoted}"'
-    return '"\\\\x' + bytes(one).hex() + '"'
 
 
 def _stored(placeholder: Placeholder) -> Any:

@@ -18,6 +18,7 @@ from keyside.fields.declaration import UNFIT, Field, Index, Place
 from keyside.fields.errors import FieldError, FieldRefused, FieldUnavailable, FieldUnreadable
 from keyside.fields.exchange import Send
 from keyside.fields.placeholder import Placeholder
+from keyside.text import to_text
 from keyside.values import InvalidValue
 
 Key: TypeAlias = "tuple[Any, ...]"
@@ -145,24 +146,21 @@ def seal(placeholders: Sequence[Placeholder], send: Send) -> None:
     for place, partition, numbers in _grouped(placeholders):
         scope = place.scope(partition)
         if isinstance(place, Field):
-            items: list[wire.Value] = [place.encode(placeholders[n].value, placeholders[n].key) for n in numbers]
+            chosen = [placeholders[n] for n in numbers]
+            items = _encodings(place, [one.value for one in chosen], [one.key for one in chosen])
             context: wire.Contexts = place.prefix
             if place.bind:
-                context = [suffixes.context(place, placeholders[n].key) for n in numbers]
+                context = [suffixes.context(place, one.key) for one in chosen]
             requests.add(wire.ENCRYPT, scope, _Run(place, items, context, numbers))
         elif isinstance(place, Index):
             indexed: list[wire.Value] = [place.encode(placeholders[n].value) for n in numbers]
             requests.add(wire.BLIND_INDEX, scope, _Run(place, indexed, place.prefix, numbers))
     for run, results in requests.send(send):
+        as_text = isinstance(run.place, Field) and run.place.storage == "text"
         for number, result in zip(run.rows, results, strict=True):
-            placeholder = placeholders[number]
             if isinstance(result, SidecarError):
-                _raise_refusal(run.place, result, placeholder.key)
-            if isinstance(run.place, Field):
-                assert result is not None  # the answer was checked: NULLs only where the request has them
-                placeholder.sealed = run.place.to_stored(result)
-            else:
-                placeholder.sealed = result
+                _raise_refusal(run.place, result, placeholders[number].key)
+            placeholders[number].sealed = to_text(result) if as_text and result is not None else result
 
 
 @dataclass
@@ -231,23 +229,20 @@ def _unsealed_run(column: Unsealed, rows: Sequence[int], suffixes: _Suffixes) ->
         assert isinstance(place, Index)
         return _Run(place, [place.encode(value) for value in values], place.prefix, rows)
     keys = column.keys
-    items = _encodings(place, values, rows, keys)
+    told = keys if keys is None or len(rows) == len(keys) else [keys[row] for row in rows]
+    items = _encodings(place, values, told)
     context: wire.Contexts = place.prefix
     if place.bind:
         context = [suffixes.context(place, None if keys is None else keys[row]) for row in rows]
     return _Run(place, items, context, rows)
 
 
-def _encodings(
-    field: Field, values: Sequence[Any], rows: Sequence[int], keys: Sequence[Key] | None
-) -> list[wire.Value]:
+def _encodings(field: Field, values: Sequence[Any], keys: Sequence[Key | None] | None) -> list[wire.Value]:
     try:
         return list(map(field.to_bytes, values))
     except (InvalidValue, *UNFIT):
         # one by one, to find out which
-        return [
-            field.encode(value, None if keys is None else keys[row]) for row, value in zip(rows, values, strict=True)
-        ]
+        return [field.encode(value, None if keys is None else keys[row]) for row, value in enumerate(values)]
 
 
 def _grouped(placeholders: Sequence[Placeholder]) -> list[tuple[Place, Any, list[int]]]:
