@@ -71,7 +71,7 @@ class Pipeline(Calls):
         return [outcomes[index] for index in range(len(jobs))]
 
     def _long_outcomes(self, jobs: list[tuple[int, Job]], deadline: float) -> dict[int, Outcome]:
-        each = -(-BUSY // max(1, len(jobs)))
+        each = max(1, BUSY // max(1, len(jobs)))
         pieces = [(index, job.part(piece)) for index, job in jobs for piece in cut(job.items, each)]
         parts = [part for _, part in pieces]
         outcomes: dict[int, Outcome] = {}
