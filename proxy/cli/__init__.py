@@ -9,6 +9,7 @@ import click
 
 from proxy import __version__
 from proxy.cli.failure import Failure
+from proxy.cli.streams import outlive_readers
 from proxy.exits import Exit
 
 # name: (module, attribute, what --help says)
@@ -63,6 +64,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and exit with a code of proxy.exits. People get one line, never a traceback."""
+    outlive_readers()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -77,13 +79,9 @@ def run(arguments: list[str]) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return 130
-    except BrokenPipeError:
-        # whoever read our output has enough; let the interpreter not fail on the same pipe when it flushes
-        sys.stdout = None  # what the interpreter itself does where there is no such stream
-        return Exit.FAILED
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
-            sys.stdout = None
+            sys.stdout = None  # what the interpreter itself does where there is no such stream: it flushes none
             Failure("standard output is full: make room, or send it elsewhere", Exit.FAILED).show()
             return Exit.FAILED
         from proxy import log

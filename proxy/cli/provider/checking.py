@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,14 +49,10 @@ def check(config_path: Path, as_json: bool) -> None:
     unbuilt = config.unbuilt()
     steps, latency = asyncio.run(_walk(config))
     failed = next((step for step in steps if step.outcome == "failed"), None)
-    try:
-        if as_json:
-            click.echo(json.dumps(_document(config, unbuilt, steps, latency), indent=2))
-        else:
-            _print(config_path, config, unbuilt, steps)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        sys.stdout = None  # whoever reads has enough; the exit code still tells how it went
+    if as_json:
+        click.echo(json.dumps(_document(config, unbuilt, steps, latency), indent=2))
+    else:
+        _print(config_path, config, unbuilt, steps)
     if failed is not None:
         count, rows = sum(step.outcome == "failed" for step in steps), len(steps) + 1  # one is the configuration
         assert failed.error is not None
