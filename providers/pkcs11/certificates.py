@@ -18,13 +18,17 @@ from providers.wiping import wipe
 _MOST_BYTES = 65_536
 
 
-def check_files(data: CertificateData, base: Path) -> None:
-    """Raises NotFound, Denied, CredentialsInvalid: missing, readable by others, expired, or not belonging together."""
+def check_files(data: CertificateData, base: Path) -> datetime:
+    """Returns when the client certificate ends.
+
+    Raises NotFound, Denied, CredentialsInvalid: missing, readable by others, expired, or not belonging together.
+    """
     certificate = _certificate(base / data.certificate_file, "client certificate")
     if data.ca_file is not None:
         _certificate(base / data.ca_file, "HSM's certificate")
     if data.key_file is not None:
         _check_key(base / data.key_file, certificate)
+    return certificate.not_valid_after_utc
 
 
 def _certificate(path: Path, what: str) -> x509.Certificate:

@@ -55,6 +55,25 @@ class Opening:
         )
         return device
 
+    def try_library(self) -> str:
+        """Load and initialise the library; a line about it. Raises ConfigurationInvalid, Unavailable."""
+        library = self._joined()
+        library.ready()
+        with library.calling():
+            native = library.native
+            maker, what = native.manufacturer_id.strip(), native.library_description.strip()
+        return f"{library.path} ({maker}, {what})"
+
+    def try_credentials(self) -> str:
+        """Read what logging in takes, and send nothing of it; a line about it. Raises ProviderError."""
+        credentials = self._options.credentials
+        found = ["the PIN can be read"]
+        if isinstance(credentials, CertificateCredentials):
+            ends = check_files(credentials.data, self._base)
+            found.insert(0, f"the client certificate is valid until {ends:%Y-%m-%d}")
+        wipe(credentials.data.pin.read(self._base))
+        return "; ".join(found)
+
     def make_first_key(self, make: Callable[[Session, Mechanism], str]) -> str:
         """Make a key on a token that has none to be opened with. Raises ProviderError."""
         library = self._joined()

@@ -86,13 +86,16 @@ class Pkcs11Provider(
         self._device = await asyncio.shield(self._under_way)
 
     def _open_device(self, _: Seat[Held]) -> Device:
+        return self._opens_with().open()
+
+    def _opens_with(self) -> Opening:
         if self._opener is None:
             try:
                 from providers.pkcs11.opening import Opening
             except ImportError as error:
                 raise sdk_missing(self.name, "pkcs11", error) from error
             self._opener = Opening(self._options, self._base)
-        return self._opener.open()
+        return self._opener
 
     async def _check(self) -> tuple[HealthStatus, str]:
         def check(device: Device, held: Held) -> str:
@@ -248,8 +251,16 @@ class Pkcs11Provider(
         return await self.bounded("get_compliance_info", lambda: self.on_session(call))
 
     def probes(self) -> Sequence[Probe]:
-        """Opening says what is wrong with library, token, PIN, key and mechanism; then the permission to unwrap."""
-        return [Probe("token, PIN and key", self._opens), Probe("permission to wrap and unwrap", self._permitted)]
+        """The library; what is read before the token is spoken to; token, login, key and mechanism; permissions."""
+        return [
+            Probe("library", lambda: self._before_opening(lambda: self._opens_with().try_library())),
+            Probe("credentials", lambda: self._before_opening(lambda: self._opens_with().try_credentials())),
+            Probe("token, login and key", self._opens),
+            Probe("permission to wrap and unwrap", self._permitted),
+        ]
+
+    async def _before_opening(self, call: Callable[[], str]) -> str:
+        return await self._calls.run("probe", lambda: self._workers.run(lambda _: call()))
 
     async def _permitted(self) -> str:
         return (await self.bounded("check", self._check))[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -222,3 +223,17 @@ async def test_a_certificate_is_checked_at_every_opening(token: ServedSoftHsm, f
     (files / "away.pem").rename(files / "client.pem")
     await provider.initialize()
     await provider.close()
+
+
+async def test_a_certificate_is_a_step_of_trying_out(token: ServedSoftHsm, files: Path) -> None:
+    async def said(certificate: str) -> str:
+        named = {"certificateFile": str(files / certificate), "pinFile": token.hsm["credentials"]["data"]["pinFile"]}
+        provider = TokenRig(token, credentials={"type": "CERTIFICATE", "data": named}).make()
+        try:
+            return await next(probe for probe in provider.probes() if probe.title == "credentials").call()
+        finally:
+            await provider.close()
+
+    assert re.fullmatch(r"the client certificate is valid until 20\d\d-\d\d-\d\d; the PIN .*", await said("client.pem"))
+    with pytest.raises(CredentialsInvalid, match="valid from"):
+        await said("expired.pem")
