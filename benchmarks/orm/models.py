@@ -62,11 +62,19 @@ class Singly(Base):
     c: Mapped[str] = mapped_column(OneByOne)
 
 
+class PersonCopied(Base):
+    """A plain column and its plain copy."""
+
+    __tablename__ = "person_copied"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    email: Mapped[str] = mapped_column(Text)
+    copy: Mapped[str | None] = mapped_column(Text)
+
+
 class Person(Base):
-    """A living table: a plain column, its plain copy, and the encrypted column that takes its place."""
+    """A living table: a plain column, and the encrypted column that takes its place."""
 
     __tablename__ = "person"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     email: Mapped[str] = mapped_column(Text)
-    copy: Mapped[str | None] = mapped_column(Text)
     email_sealed: Mapped[str | None] = mapped_column(Encrypted(String(200), keyring=KEYRING))

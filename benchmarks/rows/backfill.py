@@ -1,7 +1,8 @@
 """Encrypting a column of a million rows that is in use, beside a plain copy of it through Python.
 
 The copy reads pages of the same size by primary key and writes them with the driver's executemany, a transaction a
-page: the least that any work on a living table does. Then the job is killed in its middle and begun anew.
+page: the least that any work on a living table does. It walks over a table of its own, in turns with the job, slice
+by slice. Then the job is killed in its middle and begun anew.
 """
 
 from __future__ import annotations
@@ -29,12 +30,13 @@ from benchmarks.orm import SECRET, Place, place
 from benchmarks.orm import models as tables
 from benchmarks.processes import memory_kib
 from benchmarks.rows.orm import django_ready
-from benchmarks.stage import Stage
+from benchmarks.stage import Stage, median_ratio
 from benchmarks.table import Row
 
 ROWS = 1_000_000
 PAGE = 1_000
 FILLED_AT_ONCE = 50_000
+SLICES = 20  # of the job and of the copy, in turns
 SETTLED = 0.2  # share of the rows after which memory should grow no more
 GROWN_MB = 8.0
 KILLED_ROWS = 100_000
@@ -42,6 +44,7 @@ DATABASES = ("SQLite", "PostgreSQL")
 ROOT = Path(__file__).parents[2]
 
 PERSON: Any = tables.Person.__table__
+TABLES: tuple[Any, ...] = (PERSON, tables.PersonCopied.__table__)
 
 
 @dataclass(frozen=True)
@@ -75,19 +78,20 @@ def one_database(stage: Stage, here: Place, database: str) -> Iterator[Row]:
 @contextmanager
 def filled(engine: sa.Engine, rows: int) -> Iterator[None]:
     """So many persons with a plain address, and neither its copy nor its ciphertext."""
-    PERSON.create(engine)
-    for first in range(0, rows, FILLED_AT_ONCE):
-        with engine.begin() as connection:
-            connection.exec_driver_sql(
-                "INSERT INTO person (id, email) VALUES (?, ?)"
-                if engine.dialect.name == "sqlite"
-                else "INSERT INTO person (id, email) VALUES (%s, %s)",
-                [(row, address(row)) for row in range(first, min(first + FILLED_AT_ONCE, rows))],
-            )
+    mark = "?" if engine.dialect.name == "sqlite" else "%s"
+    for table in TABLES:
+        table.create(engine)
+        for first in range(0, rows, FILLED_AT_ONCE):
+            with engine.begin() as connection:
+                connection.exec_driver_sql(
+                    f"INSERT INTO {table.name} (id, email) VALUES ({mark}, {mark})",
+                    [(row, address(row)) for row in range(first, min(first + FILLED_AT_ONCE, rows))],
+                )
     try:
         yield
     finally:
-        PERSON.drop(engine)
+        for table in TABLES:
+            table.drop(engine)
 
 
 def address(row: int) -> str:
@@ -124,51 +128,54 @@ def jobs(here: Place, database: str, engine: sa.Engine, orm: str) -> Iterator[Or
 
 
 def beside_a_copy(engine: sa.Engine, database: str, job: Orm, rows: int) -> Iterator[Row]:
-    """The copy before and after: a machine that gets slower meanwhile disturbs both."""
+    """A machine that gets slower meanwhile disturbs both."""
     what = f"{job.name}, {database}: backfill of {rows:,} rows"
-    first = copied(engine, rows)
-    memory: list[int] = []
-    began = perf_counter()
-    done = job.run(lambda progress: memory.append(memory_kib(os.getpid(), "VmRSS")))
-    took = perf_counter() - began
-    if done.changed != rows:
-        raise RuntimeError(f"{what}: {done.changed:,} were encrypted")
-    forget_copies(engine)
-    speed = rows / took
-    copying = 2 * rows / (first + copied(engine, rows))
-    ratio = speed / copying
+    turns = Turns(engine, max(PAGE, rows // SLICES // PAGE * PAGE))
+    done = job.run(turns)
+    if done.changed != rows or turns.copied != rows:
+        raise RuntimeError(f"{what}: {done.changed:,} were encrypted, {turns.copied:,} copied")
+    speed, copying = rows / sum(turns.working), rows / sum(turns.copying)
+    ratio = median_ratio(turns.copying, turns.working)
     yield Row(what, "/s", speed, copying, "a plain copy through Python", ratio, "ratio >= 0.5", ratio >= 0.5)
-    settled = memory[int(len(memory) * SETTLED)]
-    grown = (max(memory) - settled) / 1024
+    settled = turns.memory[int(len(turns.memory) * SETTLED)]
+    grown = (max(turns.memory) - settled) / 1024
     yield Row(f"{what}: memory grown", "MB", grown, target=f"<= {GROWN_MB:g} MB", met=grown <= GROWN_MB)
 
 
-def copied(engine: sa.Engine, rows: int) -> float:
-    """Seconds to copy a text column through Python, page by page."""
+class Turns:
+    """What a job reports to: after each slice of its rows as many are copied in another table."""
+
+    def __init__(self, engine: sa.Engine, size: int) -> None:
+        self._engine = engine
+        self._size = size
+        self._began = perf_counter()
+        self.copied = 0
+        self.working: list[float] = []
+        """Seconds of each slice of the job."""
+        self.copying: list[float] = []
+        self.memory: list[int] = []
+
+    def __call__(self, progress: Progress) -> None:
+        self.memory.append(memory_kib(os.getpid(), "VmRSS"))
+        if progress.seen < self.copied + self._size and progress.seen != progress.total:
+            return
+        ended = perf_counter()
+        self.working.append(ended - self._began)
+        copy(self._engine, self.copied, progress.seen)
+        self.copied = progress.seen
+        self._began = perf_counter()
+        self.copying.append(self._began - ended)
+
+
+def copy(engine: sa.Engine, first: int, end: int) -> None:
+    """Copy a text column of some rows through Python, page by page."""
     mark = "?" if engine.dialect.name == "sqlite" else "%s"
-    read = f"SELECT id, email FROM person WHERE id > {mark} ORDER BY id LIMIT {PAGE}"
-    write = f"UPDATE person SET copy = {mark} WHERE id = {mark}"
-    last, count = -1, 0
-    began = perf_counter()
-    while True:
+    read = f"SELECT id, email FROM person_copied WHERE id > {mark} ORDER BY id LIMIT {PAGE}"
+    write = f"UPDATE person_copied SET copy = {mark} WHERE id = {mark}"
+    for last in range(first - 1, end - 1, PAGE):
         with engine.begin() as connection:
             page = connection.exec_driver_sql(read, (last,)).all()
-            if not page:
-                break
             connection.exec_driver_sql(write, [(email, number) for number, email in page])
-        last, count = page[-1][0], count + len(page)
-    took = perf_counter() - began
-    if count != rows:
-        raise RuntimeError(f"{count:,} of {rows:,} rows were copied")
-    return took
-
-
-def forget_copies(engine: sa.Engine) -> None:
-    """As before the first copy, vacuumed where dead rows would slow down the second."""
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.exec_driver_sql("UPDATE person SET copy = NULL")
-        if engine.dialect.name == "postgresql":
-            connection.exec_driver_sql("VACUUM FULL person")
 
 
 def killed(here: Place, engine: sa.Engine, database: str, job: Orm, rows: int) -> Row:

@@ -47,7 +47,6 @@ class Singly(models.Model):
 class Person(models.Model):
     id = models.BigIntegerField(primary_key=True)
     email = models.TextField()
-    copy = models.TextField(null=True)
     email_sealed = EncryptedField(models.CharField(max_length=200, null=True), keyring=KEYRING)
 
     class Meta:

@@ -96,7 +96,7 @@ class TableRows:
                 return int(cursor.rowcount)
             columns = [arrays.parameter(column) for column in zip(*rows, strict=True)]
             statement = self._update_joined(names, compared, absent, [stands for stands, _ in columns])
-            cursor.execute(statement, [given for _, given in columns])
+            cursor.execute(statement, [*[given for _, given in columns], keys[0][0], keys[-1][0]])
             return int(cursor.rowcount)
 
     def _update_one(self, names: list[str], compared: list[str], absent: list[str]) -> str:
@@ -106,7 +106,11 @@ class TableRows:
         return f"UPDATE {self._table} SET {values} WHERE {' AND '.join([*conditions, *absent])}"  # noqa: S608  own names
 
     def _update_joined(self, names: list[str], compared: list[str], absent: list[str], columns: list[str]) -> str:
-        """An UPDATE of many rows, given as an array a column, which PostgreSQL parses and plans once."""
+        """An UPDATE of many rows, given as an array a column, which PostgreSQL parses and plans once.
+
+        They lie between the first and the last of a page, which spares the server the rest of the table, whatever it
+        thinks of its size.
+        """
         keys = [key.column for key in self._keys]
         types = [self._type(name) for name in [*names, *keys]]
         types += ["text" if self._is_document(name) else self._type(name) for name in compared]
@@ -117,6 +121,8 @@ class TableRows:
             f"{self._read(name)} = given.{v}{self._collation(name)}"
             for name, v in zip([*keys, *compared], given[len(names) :], strict=True)
         ]
+        first = self._quoted(keys[0])
+        conditions += [f"{self._table}.{first} >= %s", f"{self._table}.{first} <= %s"]
         return (
             f"UPDATE {self._table} SET {', '.join(values)} FROM UNNEST({told})"  # noqa: S608  own names
             f" AS given ({', '.join(given)}) WHERE {' AND '.join([*conditions, *absent])}"

@@ -172,6 +172,8 @@ class _Rows:
         self._bound = [self._table.c[table.c[name].name] for name in self._field.bind]
         chooser = table.c.get(self._field.partition_column) if self._field.partition_column else None
         self._partition = self._table.c[chooser.name] if chooser is not None else None
+        # made once: putting a statement together takes longer than a page of it in the database
+        self._pages: dict[Any, sa.Select[Any]] = {}
         self._updates: dict[Any, _Update] = {}
 
     def count(self) -> int:
@@ -188,16 +190,14 @@ class _Rows:
             yield
 
     def page(self, columns: tuple[str, ...], after: tuple[Any, ...] | None, limit: int) -> Page:
-        keys: list[Any] = [self._table.c[key.name] for key in self._keys]
-        extra = [*self._bound, *([self._partition] if self._partition is not None else [])]
-        wanted = [*keys, *[self._held(name) for name in columns], *extra]
-        statement = sa.select(*[c.label(f"c{number}") for number, c in enumerate(wanted)]).order_by(*keys).limit(limit)
-        if after is not None:
-            statement = statement.where(_beyond(keys, after))
+        statement = self._pages.get((columns, after is None))
+        if statement is None:
+            statement = self._pages[columns, after is None] = self._page(columns, after is None)
+        given = {"page": limit} | {f"k{number}": value for number, value in enumerate(after or ())}
         assert self._connection is not None
-        rows = self._connection.execute(statement).all()
-        by_column = list(zip(*rows, strict=True)) or [()] * len(wanted)
-        count = len(keys)
+        rows = self._connection.execute(statement, given).all()
+        by_column = list(zip(*rows, strict=True)) or [()] * len(statement.selected_columns)
+        count = len(self._keys)
         stored = {name: list(by_column[count + number]) for number, name in enumerate(columns)}
         bound = by_column[count + len(columns) : count + len(columns) + len(self._bound)]
         return Page(
@@ -206,6 +206,14 @@ class _Rows:
             list(zip(*bound, strict=True)) if bound else None,
             list(by_column[-1]) if self._partition is not None else None,
         )
+
+    def _page(self, columns: tuple[str, ...], first: bool) -> sa.Select[Any]:
+        keys: list[Any] = [self._table.c[key.name] for key in self._keys]
+        extra = [*self._bound, *([self._partition] if self._partition is not None else [])]
+        wanted = [*keys, *[self._held(name) for name in columns], *extra]
+        statement = sa.select(*[c.label(f"c{number}") for number, c in enumerate(wanted)])
+        statement = statement.order_by(*keys).limit(sa.bindparam("page", type_=sa.Integer()))
+        return statement if first else statement.where(_beyond(keys))
 
     def _held(self, name: str) -> ColumnElement[Any]:
         """A column as it is read and compared; a JSON document as its text, which every database can compare."""
@@ -281,8 +289,9 @@ class _Update:
         return list(rows) if self._positions else [dict(zip(self._names, row, strict=True)) for row in rows]
 
 
-def _beyond(keys: list[Any], after: tuple[Any, ...]) -> ColumnElement[bool]:
-    """Rows behind a primary key, spelled out since not every database compares rows."""
+def _beyond(keys: list[Any]) -> ColumnElement[bool]:
+    """Rows behind the primary key k0, k1, …, spelled out since not every database compares rows."""
+    after = [sa.bindparam(f"k{number}", type_=key.type) for number, key in enumerate(keys)]
     conditions = []
     for number, key in enumerate(keys):
         same = [earlier == value for earlier, value in zip(keys[:number], after, strict=False)]
