@@ -136,12 +136,15 @@ class Backend(Provider):
             await self._close()
 
     @final
-    async def bounded(self, operation: str, call: Callable[[], Awaitable[Result]]) -> Result:
-        """Run one operation on the open back end, opening it first where needed, within the time and retry policy."""
+    async def bounded(self, operation: str, call: Callable[[], Awaitable[Result]], making: str | None = None) -> Result:
+        """Run one operation on the open back end, opening it first where needed, within the time and retry policy.
+
+        `making`: the key that it makes, which is named when the time is over.
+        """
         started = time.monotonic()
         outcome: BaseException | None = None
         try:
-            return await self._calls.run(operation, lambda: self._on_open(call))
+            return await self._calls.run(operation, lambda: self._on_open(call), making)
         except BaseException as error:
             outcome = error
             raise

@@ -36,14 +36,19 @@ class BoundedCalls:
         self._random = random.SystemRandom()
         self._said: dict[tuple[str, str], tuple[float, int]] = {}  # when last logged, and how many were not since
 
-    async def run(self, operation: str, call: Callable[[], Awaitable[Result]]) -> Result:
-        """Await `call()`, again where it is worth it. Raises Timeout, or what the last attempt raised."""
+    async def run(self, operation: str, call: Callable[[], Awaitable[Result]], making: str | None = None) -> Result:
+        """Await `call()`, again where it is worth it. Raises Timeout, or what the last attempt raised.
+
+        `making`: the key that it makes; whether that is there is not known when the time is over.
+        """
         failures: list[RetryableError] = []
         try:
             with self._deadlines.begin() as limit:
                 return await self._attempts(operation, call, limit, failures)
         except DeadlineExpired as error:
             reason = f"; the attempt before ended with: {failures[-1]}" if failures else ""
+            if making is not None:
+                reason += f"; whether {making} was made is not known: see whether it is there before another attempt"
             raise Timeout(
                 f"{self._provider} did not finish {operation} within {self._milliseconds} ms: see whether it can be "
                 f"reached, or raise hsm.performance.requestTimeout{reason}"

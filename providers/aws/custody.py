@@ -184,6 +184,11 @@ def key_policy(account: str, usage: str, administrators: Sequence[str], users: S
     }
 
 
+def tagged(specification: KeySpecification) -> str:
+    """What a key is found by when nobody can say its id."""
+    return f"a key with the tag keyside:label={specification.label}"
+
+
 def principal(arn: str) -> str:
     """Who a policy must name for the caller `arn`: for a role's session, the role (one without a path)."""
     session = _SESSION.fullmatch(arn)

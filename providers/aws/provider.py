@@ -161,13 +161,19 @@ class AwsProvider(Backend, Encrypts, Signs, GeneratesKeys, ImportsKeys, DeletesK
 
     async def generate_key(self, specification: KeySpecification) -> KeyReference:
         """Make a key, and `alias/LABEL` for it. Raises InputRefused, Denied, and ProviderError for a doubtful end."""
-        return await self.bounded("generate_key", lambda: self._ask(lambda kms: custody.generate(kms, specification)))
+        return await self.bounded(
+            "generate_key",
+            lambda: self._ask(lambda kms: custody.generate(kms, specification)),
+            making=custody.tagged(specification),
+        )
 
     async def import_key(self, specification: KeySpecification, material: bytearray) -> KeyReference:
         """Bring in 32 bytes, or a P-256 key as DER PKCS #8; `material` is wiped. Raises InputRefused, Denied."""
         try:
             return await self.bounded(
-                "import_key", lambda: self._ask(lambda kms: custody.bring_in(kms, specification, material))
+                "import_key",
+                lambda: self._ask(lambda kms: custody.bring_in(kms, specification, material)),
+                making=custody.tagged(specification),
             )
         finally:
             wipe(material)

@@ -158,7 +158,7 @@ class AzureKeyVaultProvider(
             made = await _loaded("administration").generate(service.vault, self._options, specification)
             return KeyReference(str(made.name), specification.algorithm, made.created)
 
-        return await self.bounded("generate_key", lambda: self._ask(call))
+        return await self.bounded("generate_key", lambda: self._ask(call), making=self._doubtful(specification))
 
     async def import_key(self, specification: KeySpecification, material: bytearray) -> KeyReference:
         """Bring in an AES key as it is, RSA and EC as PKCS#8 DER, by the service's BYOK protocol; wipes `material`."""
@@ -168,7 +168,7 @@ class AzureKeyVaultProvider(
             return KeyReference(str(made.name), specification.algorithm, made.created)
 
         try:
-            return await self.bounded("import_key", lambda: self._ask(call))
+            return await self.bounded("import_key", lambda: self._ask(call), making=self._doubtful(specification))
         finally:
             wipe(material)
 
@@ -230,6 +230,9 @@ class AzureKeyVaultProvider(
         except (NotFound, KeyDisabled, Denied, ConfigurationInvalid, InputRefused):
             return f"{self._options.vault} knows us"  # what is wrong is said by the next step
         return f"{self._options.vault} knows us"
+
+    def _doubtful(self, specification: KeySpecification) -> str:
+        return f"{self._options.vault}/keys/{specification.label}"
 
     def _named(self, key: str) -> KeyName:
         try:

@@ -29,7 +29,7 @@ from providers.wiping import wipe
 READY_WITHIN: Final = 120.0  # seconds that an import job or version may take to be made
 ASK_EVERY: Final = 0.25  # seconds
 
-Bounded = Callable[[str, Callable[[], Awaitable[Any]]], Awaitable[Any]]  # Backend.bounded
+Bounded = Callable[[str, Callable[[], Awaitable[Any]], str | None], Awaitable[Any]]  # Backend.bounded
 
 _Algorithm = CryptoKeyVersion.CryptoKeyVersionAlgorithm
 _State = CryptoKeyVersion.CryptoKeyVersionState
@@ -110,7 +110,7 @@ class KeyLifecycle:
         if names.has_version(key):
             await self._call("destroy_crypto_key_version", {"name": key})
             return
-        versions = await self._bounded("delete_key", lambda: self._living(name))
+        versions = await self._bounded("delete_key", lambda: self._living(name), None)
         if not versions:
             raise NotFound(f"{name} has no version left to destroy")
         for version in versions:
@@ -163,6 +163,7 @@ class KeyLifecycle:
                 "crypto_key": key,
                 "skip_initial_version_creation": without_version,
             },
+            making=names.crypto_key(specification.label, self._ring),
         )
 
     async def _grant(self, specification: KeySpecification, key: str) -> None:
@@ -195,9 +196,9 @@ class KeyLifecycle:
             raise Timeout(f"{what} {name} is still not ready after {READY_WITHIN:g} s: import anew later") from error
         return found
 
-    async def _call(self, method: str, request: Mapping[str, Any]) -> Any:
+    async def _call(self, method: str, request: Mapping[str, Any], making: str | None = None) -> Any:
         resource = next(str(request[part]) for part in ("name", "parent", "resource") if part in request)
-        return await self._bounded(method, lambda: self._service.call(method, request, resource))
+        return await self._bounded(method, lambda: self._service.call(method, request, resource), making)
 
 
 def wrap_material(public_key: bytes, material: bytearray) -> bytes:

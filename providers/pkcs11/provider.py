@@ -315,10 +315,11 @@ class Pkcs11Provider(
             assert self._opener is not None  # by the attempt to open
             return self._opener.make_first_key(make)
 
+        doubtful = f"a key labelled {specification.label!r}"
         try:
-            name = await self.bounded(operation, lambda: self._writing(call))
+            name = await self.bounded(operation, lambda: self._writing(call), doubtful)
         except NotFound:  # there is no key-encryption key to open the token with: this may be the one
-            name = await self._calls.run(operation, lambda: self._workers.run(call_on_empty_token))
+            name = await self._calls.run(operation, lambda: self._workers.run(call_on_empty_token), doubtful)
         return KeyReference(name, specification.algorithm, datetime.now(UTC))
 
     def _reopen_if_broken(self, device: Device) -> None:

@@ -186,12 +186,14 @@ class VaultProvider(
 
     async def generate_key(self, specification: KeySpecification) -> KeyReference:
         """Make a key that cannot be exported: `AES-256`, `EC-P256`, `EC-P384`, `ED25519`. Raises InputRefused."""
-        return await self.bounded("generate_key", lambda: self._keys.generate(specification))
+        making = self._doubtful(specification)
+        return await self.bounded("generate_key", lambda: self._keys.generate(specification), making)
 
     async def import_key(self, specification: KeySpecification, material: bytearray) -> KeyReference:
         """Bring in 32 bytes of AES-256, or a private key as PKCS#8 DER; wiped in any case. Raises InputRefused."""
+        making = self._doubtful(specification)
         try:
-            return await self.bounded("import_key", lambda: self._keys.bring_in(specification, material))
+            return await self.bounded("import_key", lambda: self._keys.bring_in(specification, material), making)
         finally:
             wipe(material)
 
@@ -270,6 +272,9 @@ class VaultProvider(
     def _grant(self, operation: str) -> str:
         path = f"{self._options.mount}/{operation}/{self._options.kek}"
         return f'the token may not {operation}: grant `update` on "{path}" in its policy'
+
+    def _doubtful(self, specification: KeySpecification) -> str:
+        return f"{self._options.mount}/keys/{specification.label}"
 
     def _named(self, key: str | None) -> str:
         """The name of a key that a caller means: as in a KeyReference, or bare. Raises NotFound."""

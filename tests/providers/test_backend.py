@@ -194,6 +194,14 @@ async def test_changed_credentials_are_sent_at_once(tmp_path: Path) -> None:
     await provider.close()
 
 
+async def test_a_key_whose_making_ran_out_of_time_is_named() -> None:
+    provider = Scripted(timeout=100)
+    await provider.initialize()
+    with pytest.raises(Timeout, match="whether keys/orders was made is not known: see whether it is there"):
+        await provider.bounded("generate_key", asyncio.Event().wait, making="keys/orders")
+    await provider.close()
+
+
 async def test_a_call_that_ran_out_of_time_says_why_it_was_tried_again() -> None:
     provider = Scripted(timeout=150)
     provider.refusals = [Unavailable("connection refused: see the network")]

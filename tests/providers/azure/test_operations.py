@@ -32,6 +32,7 @@ from providers import (
     ProviderError,
     Signature,
     Tampered,
+    Timeout,
     WrapContext,
 )
 from providers.azure import AzureKeyVaultProvider
@@ -272,6 +273,19 @@ async def test_a_key_whose_making_was_not_answered_is_named(
         await (provider.import_key(specification, bytearray(KEY)) if imported else provider.generate_key(specification))
     assert not failed.value.retryable
     assert sum(bool(re.search(path, request)) for request in on_hsm.served.do("seen")) == 1
+    await provider.close()
+
+
+@pytest.mark.parametrize("imported", [False, True])
+async def test_a_key_whose_making_took_too_long_is_named(on_hsm: AzureRig, imported: bool) -> None:
+    forget(on_hsm, "made")
+    provider = on_hsm.make(requestTimeout=1000)
+    await provider.initialize()
+    path = "PUT /keys/made$" if imported else "POST /keys/made/create$"
+    on_hsm.served.do("fault", path=f"^vault {path}", how="hang")
+    specification = KeySpecification("made", "wrap", "AES-256")
+    with pytest.raises(Timeout, match=r"1000 ms.* whether https://\S+/keys/made was made is not known"):
+        await (provider.import_key(specification, bytearray(KEY)) if imported else provider.generate_key(specification))
     await provider.close()
 
 
