@@ -10,10 +10,9 @@ import asyncio
 import time
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final, TypeVar, final
+from typing import TypeVar, final
 
 from providers.bounded import BoundedCalls
 from providers.capabilities import AuditRecord
@@ -21,12 +20,10 @@ from providers.errors import Closed, CredentialsInvalid, ForeignWrap, InputRefus
 from providers.interface import DATA_KEY_BYTES, Description, Health, HealthStatus, Probe, Provider, WrappedKey
 from providers.journal import Journal
 from providers.options import HsmOptions
+from providers.refused import Refused
 from providers.secrets import fingerprint
 from providers.wiping import wipe
 from providers.wrap_context import WrapContext
-
-REFUSAL_SECONDS: Final = 5.0
-"""How long credentials that were refused are not sent again, unless they changed."""
 
 Result = TypeVar("Result")
 
@@ -45,7 +42,7 @@ class Backend(Provider):
         self._closed = False
         self._generation = 0  # how often it was opened
         self._used = ""  # fingerprint of the credentials that it was opened with
-        self._refused: _Refused | None = None
+        self._refused = Refused()
 
     @abstractmethod
     async def _open(self) -> None:
@@ -179,39 +176,19 @@ class Backend(Provider):
         except CredentialsInvalid as error:
             if self._generation == before:  # else somebody has opened with others meanwhile
                 self._invalidate()
-                self._refuse(error)
+                self._refused.note(self._used, error)
             raise
 
     async def _open_with_good_credentials(self) -> None:
         """Open; credentials that were refused a moment ago are not sent again, or every miss would send them."""
-        if self._refused is not None and self._refused.holds(self.__fingerprint()):
-            raise CredentialsInvalid(f"{self._refused.message} [not sent again within {REFUSAL_SECONDS:g} s]")
-        self._used = self.__fingerprint()
+        self._used = fingerprint(self.__options, self.__base)
+        self._refused.check(self._used)
         try:
             await self._open()
         except CredentialsInvalid as error:
-            self._refuse(error)
+            self._refused.note(self._used, error)
             raise
-        self._refused = None
         self._generation += 1
-
-    def _refuse(self, error: CredentialsInvalid) -> None:
-        self._refused = _Refused(self._used, time.monotonic() + REFUSAL_SECONDS, str(error))
-
-    def __fingerprint(self) -> str:
-        return fingerprint((self.__options.credentials, self.__options.connection), self.__base)
-
-
-@dataclass(frozen=True, slots=True)
-class _Refused:
-    """What became of the last attempt to open, when it was about credentials."""
-
-    fingerprint: str
-    until: float
-    message: str
-
-    def holds(self, fingerprint: str) -> bool:
-        return fingerprint == self.fingerprint and time.monotonic() < self.until
 
 
 async def _nothing() -> None:

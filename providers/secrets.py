@@ -111,12 +111,12 @@ class CredentialData(Section):
         return folded
 
 
-def fingerprint(sections: tuple[object, ...], base: Path) -> str:
-    """Tells whether a secret, certificate or key that sections of the settings name has changed, keeping none of it.
+def fingerprint(options: Section, base: Path) -> str:
+    """Tells whether a secret, certificate or key that the settings name has changed, keeping none of it.
 
     Of files their place and time, of variables a digest; what the SDKs find by themselves is not seen.
     """
-    return sha256(repr([list(_traces(section, base)) for section in sections]).encode()).hexdigest()
+    return sha256(repr(list(_traces(options, base))).encode()).hexdigest()
 
 
 def _traces(section: object, base: Path) -> Iterator[object]:
@@ -133,11 +133,12 @@ def _traces(section: object, base: Path) -> Iterator[object]:
 
 
 def _trace_of_file(path: Path) -> tuple[int, int, int] | None:
+    """Its change time is that of its mode and owner as well, which may be what was wrong."""
     try:
         found = path.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    return found.st_ino, found.st_size, found.st_ctime_ns
 
 
 def without_line_end(content: bytearray, source: str, setting: str) -> bytearray:

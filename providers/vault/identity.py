@@ -10,6 +10,7 @@ from typing import Final
 
 from providers.errors import CredentialsInvalid, ProviderError
 from providers.http import Method
+from providers.refused import Refused
 from providers.vault.answers import document
 from providers.vault.login import Lease, Login, granted
 from providers.vault.server import Answer, Server
@@ -17,8 +18,8 @@ from providers.vault.server import Answer, Server
 REFRESH_AT: Final = 2 / 3
 """Share of a lease after which it is renewed, or another one is obtained."""
 
-REFUSAL_SECONDS: Final = 5.0
-"""How long a refused secret is not sent again, and how long a token that was found good is not doubted again."""
+TRUST_SECONDS: Final = 5.0
+"""How long a token that was found good is not doubted again."""
 
 RETRY_SECONDS: Final = 1.0
 REVOKE_SECONDS: Final = 1.0
@@ -37,7 +38,8 @@ class Identity:
         self._lease: Lease | None = None
         self._replacing = asyncio.Lock()
         self._trusted_until = 0.0
-        self._refused: tuple[bytes, float] | None = None  # digest of a secret, and until when it is not sent again
+        # the base class keeps calls to come from sending what was refused; this, calls under way and the renewal
+        self._refused = Refused()
         self._timer: asyncio.TimerHandle | None = None
         self._refreshing: asyncio.Task[None] | None = None
         self._closed = False
@@ -99,38 +101,31 @@ class Identity:
             if time.monotonic() < self._trusted_until:
                 return False
             if (await self._server.call("GET", "auth/token/lookup-self", token)).status != 403:
-                self._trusted_until = time.monotonic() + REFUSAL_SECONDS
+                self._trusted_until = time.monotonic() + TRUST_SECONDS
                 return False
             self._lease = None
             lease = await self._log_in(self._login)
             if lease.token == token:
-                self._refuse(token)
-                raise CredentialsInvalid(
+                refusal = CredentialsInvalid(
                     "the token is refused: it has expired, was revoked, or has no policy that allows this: put a good "
                     "one where hsm.credentials.data says"
                 )
+                self._refused.note(self._digest(token), refusal)
+                raise refusal
             self._adopt(lease)
             # a login that is refused at once again lacks permission: no second one for the same reason
-            self._trusted_until = time.monotonic() + REFUSAL_SECONDS
+            self._trusted_until = time.monotonic() + TRUST_SECONDS
             return True
 
     async def _log_in(self, login: Login) -> Lease:
         secret = await login.secret()
-        if self._refused is not None:
-            digest, until = self._refused
-            if time.monotonic() < until and digest == self._digest(secret):
-                raise CredentialsInvalid(
-                    f"these credentials were refused less than {REFUSAL_SECONDS:g} s ago and are not sent again yet: "
-                    "correct hsm.credentials"
-                )
+        digest = self._digest(secret)
+        self._refused.check(digest)
         try:
             return await login.log_in(secret)
-        except CredentialsInvalid:
-            self._refuse(secret)
+        except CredentialsInvalid as error:
+            self._refused.note(digest, error)
             raise
-
-    def _refuse(self, secret: str) -> None:
-        self._refused = self._digest(secret), time.monotonic() + REFUSAL_SECONDS
 
     def _adopt(self, lease: Lease) -> Lease:
         self._lease = lease

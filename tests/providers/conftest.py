@@ -2,7 +2,7 @@
 
 import pytest
 
-from providers import backend
+from providers import refused
 
 pytest.register_assert_rewrite("tests.providers.conformance")
 
@@ -10,4 +10,4 @@ pytest.register_assert_rewrite("tests.providers.conformance")
 @pytest.fixture
 def refusals_pass_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """For a test that mends what refused the credentials, and then looks whether nothing else is broken."""
-    monkeypatch.setattr(backend, "REFUSAL_SECONDS", 0.0)
+    monkeypatch.setattr(refused, "REFUSAL_SECONDS", 0.0)

@@ -17,7 +17,7 @@ from providers import (
     Unavailable,
     WrapContext,
     WrappedKey,
-    backend,
+    refused,
 )
 from providers.backend import Backend
 from providers.options import HsmOptions, Section
@@ -142,12 +142,15 @@ def test_it_is_a_provider_and_nothing_half_made_is() -> None:
 
 
 async def test_credentials_that_were_refused_are_not_sent_at_each_miss(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "REFUSAL_SECONDS", 0.2)
+    monkeypatch.setattr(refused, "REFUSAL_SECONDS", 0.2)
     provider = Scripted()
     provider.refusals = [CredentialsInvalid("the token has ended: renew it")]
-    for _ in range(5):
-        with pytest.raises(CredentialsInvalid, match="the token has ended: renew it"):
-            await provider.unwrap_key(WRAPPED, CONTEXT)
+    calls = (provider.unwrap_key(WRAPPED, CONTEXT) for _ in range(5))
+    for error in await asyncio.gather(*calls, return_exceptions=True):
+        assert isinstance(error, CredentialsInvalid)
+        assert str(error).startswith("the token has ended: renew it")
+    with pytest.raises(CredentialsInvalid, match=r"the token has ended: renew it \[not sent again within 0.2 s\]$"):
+        await provider.unwrap_key(WRAPPED, CONTEXT)
     assert (await provider.health_check()).detail.startswith("the token has ended: renew it")
     assert provider.opened == 1
     await asyncio.sleep(0.25)
@@ -157,19 +160,19 @@ async def test_credentials_that_were_refused_are_not_sent_at_each_miss(monkeypat
 
 
 async def test_credentials_that_a_call_finds_refused_are_read_anew_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "REFUSAL_SECONDS", 0.2)
+    monkeypatch.setattr(refused, "REFUSAL_SECONDS", 0.2)
     provider = Scripted()
     await provider.initialize()
     asked = 0
 
-    async def refused() -> None:
+    async def refuse() -> None:
         nonlocal asked
         asked += 1
         raise CredentialsInvalid("revoked")
 
     for _ in range(5):
         with pytest.raises(CredentialsInvalid, match="revoked"):
-            await provider.bounded("unwrap_key", refused)
+            await provider.bounded("unwrap_key", refuse)
     assert (asked, provider.opened) == (1, 1)
     await asyncio.sleep(0.25)
     assert await provider.unwrap_key(WRAPPED, CONTEXT) == bytes(32)
@@ -188,9 +191,13 @@ async def test_changed_credentials_are_sent_at_once(tmp_path: Path) -> None:
         with pytest.raises(CredentialsInvalid):
             await provider.initialize()
     assert provider.opened == 1
+    provider.refusals = [CredentialsInvalid("others may read it")]
     token.write_text("a newer one")
+    with pytest.raises(CredentialsInvalid, match="others"):
+        await provider.initialize()
+    token.chmod(0o400)  # which may be what was wrong
     await provider.initialize()
-    assert provider.opened == 2
+    assert provider.opened == 3
     await provider.close()
 
 

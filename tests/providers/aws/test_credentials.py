@@ -169,6 +169,30 @@ async def test_credentials_that_end_are_read_anew_within_the_call(service: Scrip
     await provider.close()
 
 
+async def test_a_refused_key_is_offered_once(service: Scripted, tmp_path: Path) -> None:
+    service.replies["DescribeKey"] = error("UnrecognizedClientException")
+    provider = create(service.hsm(), tmp_path)
+    misses = (provider.unwrap_key(WRAPPED, CONTEXT) for _ in range(8))
+    for refusal in await asyncio.gather(*misses, return_exceptions=True):
+        assert isinstance(refusal, CredentialsInvalid)
+        assert "UnrecognizedClientException" in str(refusal)
+    assert [operation for operation, _ in service.asked] == ["describekey"]
+    assert "UnrecognizedClientException" in (await provider.health_check()).detail
+    await provider.close()
+
+
+async def test_the_log_holds_no_traceback_of_the_sdk(
+    moto_rig: AwsRig, role: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where a role's credentials cannot be renewed it logs one at each attempt; what is raised says it once."""
+    provider = moto_rig.made_of(with_role(moto_rig, roleArn=role, webIdentityTokenFile=str(tmp_path / "away")))
+    with pytest.raises(CredentialsInvalid, match="webIdentityTokenFile"):
+        await provider.initialize()
+    assert [record.name for record in caplog.records if not record.name.startswith("providers.")] == []
+    assert not any(record.exc_info for record in caplog.records)
+    await provider.close()
+
+
 async def test_a_role_is_renewed_before_its_credentials_expire(
     moto_rig: AwsRig, role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -137,6 +137,9 @@ async def test_a_refused_token_is_offered_once(rig: GcpRig) -> None:
     with pytest.raises(CredentialsInvalid) as refusal:
         await provider.initialize()
     assert "ya29" not in str(refusal.value)
+    for _ in range(4):  # as many misses would
+        with pytest.raises(CredentialsInvalid, match="not sent again"):
+            await serves(provider)
     assert rig.google.order("seen")["calls"] == {"Encrypt": 1}
     await provider.close()
 
