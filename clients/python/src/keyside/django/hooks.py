@@ -11,6 +11,7 @@ from django.db import connections
 from django.db.backends.signals import connection_created
 from django.db.models.sql import Query
 
+from keyside.django.fetching import fetch_in_binary
 from keyside.django.reading import hook_reads
 from keyside.django.selfcheck import READING, WRITING, what_changed
 from keyside.django.updating import hook_updates
@@ -47,5 +48,5 @@ def _on_connection(sender: Any, connection: Any, **named: Any) -> None:
 
 def _hook(connection: Any) -> None:
     if encrypt_parameters not in connection.execute_wrappers:
-        connection.execute_wrappers.append(encrypt_parameters)
+        connection.execute_wrappers += [encrypt_parameters, fetch_in_binary]
         connection.ops.last_executed_query = masked_last_query(connection)

@@ -17,6 +17,7 @@ from django.db.models.sql.compiler import SQLCompiler
 from django.db.models.sql.query import RawQuery
 
 from keyside.django import settings
+from keyside.django.fetching import compiling
 from keyside.django.fields import EncryptedField
 from keyside.django.inspection import check_searchable
 from keyside.django.telling import field_named
@@ -80,7 +81,8 @@ def _opened(
 
 def _stored(one: _Encrypted, columns: Sequence[Any], count: int) -> Stored:
     held = columns[one.position]
-    if memoryview in set(map(type, held)):
+    # of one driver: all or none
+    if type(next((value for value in held if value is not None), None)) is memoryview:
         held = [bytes(value) if type(value) is memoryview else value for value in held]
     keys = None if one.key is None else _keys(one, [columns[position] for position in one.key])
     partitions = None
@@ -171,7 +173,11 @@ def _execute_sql(original: Any) -> Any:
     @wraps(original)
     def execute_sql(self: Any, *args: Any, chunked_fetch: bool = False, **options: Any) -> Any:
         setattr(self, FETCHED, options.get("chunk_size") if chunked_fetch else None)
-        return original(self, *args, chunked_fetch=chunked_fetch, **options)
+        token = compiling.set(self)
+        try:
+            return original(self, *args, chunked_fetch=chunked_fetch, **options)
+        finally:
+            compiling.reset(token)
 
     return execute_sql
 

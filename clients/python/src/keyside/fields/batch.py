@@ -340,22 +340,40 @@ def _run(column: Stored, rows: Sequence[int], suffixes: _Suffixes) -> _Run:
 
 def _decode(column: Stored, rows: Sequence[int], results: Results, opened: list[Any]) -> None:
     decode: Callable[[bytes], Any] = column.field.from_bytes
-    if len(rows) == len(opened) and set(map(type, results)) == {bytes}:
-        try:
-            whole = column.field.from_column
-            opened[:] = whole(results) if whole else map(decode, results)  # type: ignore[arg-type]  # all are bytes
-        except UNFIT:
-            opened[:] = [None] * len(opened)  # one by one below, to find out which
-        else:
-            return
-    for row, result in zip(rows, results, strict=True):
-        if isinstance(result, SidecarError):
-            _check_unopened(column, row, result)
-        elif result is not None:
-            try:
-                opened[row] = decode(result)
-            except UNFIT:
-                _check_unopened(column, row, None)
+    try:
+        values = _decoded(column.field, results)
+    except UNFIT:
+        # one by one, to find out which: an error in its place, or something that is no encoding
+        for row, result in zip(rows, results, strict=True):
+            if isinstance(result, SidecarError):
+                _check_unopened(column, row, result)
+            elif result is not None:
+                try:
+                    opened[row] = decode(result)
+                except UNFIT:
+                    _check_unopened(column, row, None)
+        return
+    if len(rows) == len(opened):
+        opened[:] = values
+        return
+    for row, value in zip(rows, values, strict=True):
+        opened[row] = value
+
+
+def _decoded(field: Field, results: Results) -> list[Any]:
+    """The values of a column without errors. Raises what conversions raise."""
+    present: Any = [one for one in results if one is not None] if None in results else results
+    values = field.from_column(present) if field.from_column else _each(field.from_bytes, present)
+    if len(values) == len(results):
+        return values
+    following = iter(values)
+    return [None if one is None else next(following) for one in results]
+
+
+def _each(decode: Callable[[bytes], Any], present: Any) -> list[Any]:
+    if not set(map(type, present)) <= {bytes}:
+        raise TypeError("an error in the place of an encoding")
+    return list(map(decode, present))
 
 
 def _check_unopened(column: Stored, row: int, error: SidecarError | None) -> None:

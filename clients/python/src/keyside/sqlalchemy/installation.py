@@ -16,7 +16,8 @@ import keyside.fields
 from keyside.async_client import AsyncClient
 from keyside.batches import Job
 from keyside.client import Client
-from keyside.fields import BatchingOff, Replies, Send, Unbatched, note_round_trip
+from keyside.fields import BatchingOff, FieldUnavailable, Replies, Send, Unbatched, note_round_trip
+from keyside.fields.formats import BINARY, has_formats, same_in_both
 from keyside.sqlalchemy.indexing import with_indexes
 from keyside.sqlalchemy.inspection import check_searchable
 from keyside.sqlalchemy.reading import known_row, opening_of
@@ -89,6 +90,8 @@ def _listen(engine: Engine, installation: Installation, asynchronous: bool) -> N
     def do_execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool | None:
         check_searchable(context.compiled)
         early.set(bool(getattr(context, "_is_implicit_returning", False)) and installation.batching)
+        if context.compiled in installation.in_binary and has_formats(cursor):
+            cursor.format = BINARY
         if not holds_placeholders(parameters):
             return None
         context.dialect.do_execute(cursor, statement, substituted(parameters, context, installation.send), context)
@@ -107,7 +110,7 @@ def _listen(engine: Engine, installation: Installation, asynchronous: bool) -> N
         was_early = early.get()
         early.set(False)
         if isinstance(result, CursorResult) and result.returns_rows and installation.batching:
-            _open_result(result, installation.send, asynchronous, was_early)
+            _open_result(result, installation, asynchronous, was_early)
             count = statement.get_execution_options().get(STRIPPED)
             if count is not None:
                 result.columns(*range(count))
@@ -136,11 +139,12 @@ def _by_orm(statement: Any) -> bool:
     return getattr(statement, "_propagate_attrs", {}).get("compile_state_plugin") == "orm"
 
 
-def _open_result(result: CursorResult[Any], send: Send, asynchronous: bool, was_early: bool) -> None:
-    opening = opening_of(result, send, was_early)
+def _open_result(result: CursorResult[Any], installation: Installation, asynchronous: bool, was_early: bool) -> None:
+    opening = opening_of(result, installation.send, was_early)
     if opening is None:
         return
     context: Any = result.context
+    _choose_format(result, context.compiled, installation)
     if asynchronous and not context._is_server_side:
         # the result is consumed outside the greenlet, where nobody can wait for the sidecar
         try:
@@ -153,6 +157,19 @@ def _open_result(result: CursorResult[Any], send: Send, asynchronous: bool, was_
         # echo="debug" would log whole rows, decrypted values in them
         result._row_logging_fn = None
         result._reset_memoizations()
+
+
+def _choose_format(result: CursorResult[Any], compiled: Any, installation: Installation) -> None:
+    """Let the next result of a statement come in binary, when this one shows that it may. Raises FieldUnavailable."""
+    cursor: Any = result.cursor
+    if not has_formats(cursor) or not getattr(getattr(compiled, "statement", None), "is_select", False):
+        return
+    if same_in_both(cursor):
+        installation.in_binary.add(compiled)
+    elif cursor.format == BINARY:
+        installation.in_binary.discard(compiled)
+        result.close()
+        raise FieldUnavailable("columns that are selected beside encrypted ones have changed their types; try again")
 
 
 @event.listens_for(Session, "do_orm_execute")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 from sqlalchemy import Engine
 from sqlalchemy.engine import Dialect
@@ -22,6 +22,8 @@ class Installation:
     """False when the self-check found internals other than expected: every value takes a round trip of its own."""
     engine: ref[Engine]
     listeners: list[tuple[Any, str, Any]] = field(default_factory=list)
+    in_binary: WeakSet[Any] = field(default_factory=WeakSet)
+    """Compiled statements whose results may come in PostgreSQL's binary format (keyside.fields.formats)."""
 
 
 _installations: WeakKeyDictionary[Dialect, Installation] = WeakKeyDictionary()
