@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final
 
 from django.db.models.expressions import Col, ColPairs
@@ -57,15 +57,15 @@ def _apply_converters(original: Any) -> Any:
         encrypted = _encrypted(self, converters)
         if not encrypted:
             return original(self, rows, converters)
-        return _opened(self, original, iter(rows), converters, encrypted)
+        return chain.from_iterable(_opened(self, original, iter(rows), converters, encrypted))
 
     return apply_converters
 
 
 def _opened(
     compiler: Any, original: Any, rows: Iterator[Any], converters: dict[int, Any], encrypted: list[_Encrypted]
-) -> Iterator[Any]:
-    """The rows with decrypted values, and with what Django converts itself."""
+) -> Iterator[Iterator[Any]]:
+    """The rows of each chunk with decrypted values, and with what Django converts itself."""
     positions = {one.position for one in encrypted}
     others = {position: found for position, found in converters.items() if position not in positions}
     extra = getattr(compiler, EXTRA, 0)
@@ -76,7 +76,7 @@ def _opened(
         stored = [_stored(one, columns, len(chunk)) for one in encrypted]
         for one, values in zip(encrypted, open_chunk(stored, settings.send()), strict=True):
             columns[one.position] = values
-        yield from zip(*columns[: len(columns) - extra], strict=True)
+        yield zip(*columns[: len(columns) - extra], strict=True)
 
 
 def _stored(one: _Encrypted, columns: Sequence[Any], count: int) -> Stored:
