@@ -170,24 +170,26 @@ class Backend(Provider):
                     self._opened = True
         if self._closed:
             raise Closed(f"{self.name} was closed: make a new provider")
-        before = self._generation
+        before, used = self._generation, self._used
         try:
             return await call()
         except CredentialsInvalid as error:
             if self._generation == before:  # else somebody has opened with others meanwhile
                 self._invalidate()
-                self._refused.note(self._used, error)
+                self._refused.note(used, error)
             raise
 
     async def _open_with_good_credentials(self) -> None:
         """Open; credentials that were refused a moment ago are not sent again, or every miss would send them."""
-        self._used = fingerprint(self.__options, self.__base)
-        self._refused.check(self._used)
+        using = fingerprint(self.__options, self.__base)
+        self._refused.check(using)
         try:
             await self._open()
         except CredentialsInvalid as error:
-            self._refused.note(self._used, error)
+            self._refused.note(using, error)
             raise
+        # together, and last: calls that fail meanwhile were made with the ones before
+        self._used = using
         self._generation += 1
 
 

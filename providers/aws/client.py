@@ -34,6 +34,7 @@ from providers.aws.names import addressed, is_key_arn, recorded
 from providers.aws.options import AwsOptions, endpoint_problem
 from providers.aws.refusals import DRY_RUN_SUCCEEDED, Asked, foreign_ciphertext, malformed, refusal
 from providers.aws.transport import Transport, session_class
+from providers.endpoints import is_tls
 from providers.errors import (
     ConfigurationInvalid,
     CredentialsInvalid,
@@ -128,7 +129,7 @@ class KmsClient:
             await client.__aexit__(None, None, None)
             raise ConfigurationInvalid([Problem("hsm.connection.endpoint", f"{problem} (see AWS_ENDPOINT_URL)")])
         tls = None
-        if endpoint.startswith("https:"):
+        if is_tls(endpoint):
             tls = await asyncio.to_thread(client_context, options.connection.tls, base)
         transport.aim(endpoint, tls)
         direct = DirectCalls(session, endpoint, client.meta.region_name, transport)

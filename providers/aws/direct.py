@@ -21,7 +21,7 @@ from providers.http import HttpAnswer
 from providers.wiping import wipe
 
 _SERVICE: Final = "kms"  # as signatures name it
-_PLAINTEXT: Final = re.compile(rb'"Plaintext"\s*:\s*"([A-Za-z0-9+/=\\]*)"')
+_PLAINTEXT: Final = re.compile(rb'"Plaintext"\s*:\s*"((?:[A-Za-z0-9+/=]|\\/)*)"')
 
 
 class DirectCalls:
@@ -35,9 +35,14 @@ class DirectCalls:
 
     async def call(self, operation: str, body: bytes) -> bytes:
         """The body of a good answer; `body` is wiped. Raises what the SDK's client does."""
+        try:
+            return await self._call(operation, body)
+        finally:
+            wipe(body)
+
+    async def _call(self, operation: str, body: bytes) -> bytes:
         credentials = await self._session.get_credentials()
         if credentials is None:
-            wipe(body)
             raise NoCredentialsError
         frozen = await credentials.get_frozen_credentials()
         request = AWSRequest("POST", self._url, data=body)
@@ -83,6 +88,8 @@ def revealed(content: bytes) -> tuple[bytearray, dict[str, Any]]:
             raise ValueError("no plaintext, or several")
         start, end = found[0].span(1)
         others = parsed(content[:start] + content[end:])
+        if others.get("Plaintext") != "":
+            raise ValueError("not a member of the answer itself")
         with memoryview(content) as view:
             coded = bytearray(view[start:end])
     finally:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_address
 from typing import Annotated, Final, Literal
-from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, Field, StringConstraints, field_validator
 
 from providers.aws.names import is_identifier, is_key_arn, region_of
+from providers.endpoints import is_in_clear, is_origin
 from providers.errors import Problem
 from providers.options import SECTION, RemoteOptions, Section, Text
 from providers.secrets import CredentialData, SecretSource
@@ -121,23 +120,11 @@ def _contradictions(hsm: Mapping[str, object]) -> Iterator[tuple[str, str]]:
 
 def endpoint_problem(endpoint: str) -> str | None:
     """What is wrong with the URL of an endpoint; None when nothing is."""
-    try:
-        url = urlsplit(endpoint)
-        well_formed = bool(url.hostname) and url.scheme in ("http", "https") and (url.port or 1) > 0
-    except ValueError:
-        return "is no URL"
-    if not well_formed or url.path not in ("", "/") or url.query or url.fragment or url.username:
+    if not is_origin(endpoint):
         return "is https://HOST or https://HOST:PORT, nothing more"
-    if url.scheme == "http" and not _on_loopback(url):
+    if is_in_clear(endpoint):
         return "must be https: data keys would cross the network in the clear"
     return None
-
-
-def _on_loopback(url: SplitResult) -> bool:
-    try:
-        return ip_address(url.hostname or "").is_loopback
-    except ValueError:
-        return url.hostname == "localhost"
 
 
 def _section(settings: Mapping[str, object], name: str) -> Mapping[str, object]:

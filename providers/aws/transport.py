@@ -38,13 +38,14 @@ class Transport:
     def aim(self, endpoint: str, tls: ssl.SSLContext | None) -> None:
         """Send to this endpoint from now on, without TLS when `tls` is None; free connections are dropped."""
 
-        async def trust() -> ssl.SSLContext | None:
+        async def trust() -> ssl.SSLContext:
+            assert tls is not None
             return tls
 
         url = urlsplit(endpoint)
         self._origin = url.scheme, url.netloc
         self._place = f"{url.hostname}:{url.port or PORTS[url.scheme]}"
-        self._connections.aim(endpoint, trust)
+        self._connections.aim(endpoint, None if tls is None else trust)
 
     async def send(self, request: Any) -> HttpAnswer:
         """Send botocore's AWSPreparedRequest. Raises Unavailable. The body is wiped once it has been answered."""

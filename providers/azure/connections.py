@@ -34,6 +34,7 @@ class PooledTransport(AsyncHttpTransport[HttpRequest, AsyncHttpResponse]):
     async def send(self, request: HttpRequest, **options: Any) -> AsyncHttpResponse:
         """The SDK's call. What is asked for as a stream is read whole, too: the SDK then leaves the body unparsed."""
         options["stream"] = False
+        request.headers["Accept-Encoding"] = "identity"  # the SDK would unpack a body whole, however long it becomes
         async with self._pool.lease() as connection:
             answer: AsyncHttpResponse = await connection.send(request, **options)
             return answer
@@ -105,7 +106,10 @@ class BoundedResponse(aiohttp.ClientResponse):
     """Reads no more than MAX_ANSWER_BYTES."""
 
     async def read(self) -> bytes:
-        """The whole body. Raises ClientPayloadError when it is too long."""
+        """The whole body. Raises ClientPayloadError when it is too long, or compressed, which nobody asked for."""
+        if self.headers.get("Content-Encoding", "identity").lower() != "identity":
+            self.close()
+            raise aiohttp.ClientPayloadError("the answer is compressed")
         if (self.content_length or MAX_ANSWER_BYTES + 1) > MAX_ANSWER_BYTES:
             body = bytearray()
             async for chunk in self.content.iter_any():

@@ -14,6 +14,8 @@ from providers.wiping import wipe
 
 MAX_HEAD_BYTES: Final = 32_768
 
+_MAX_SIZE_LINE: Final = 64
+
 _BODILESS: Final = (204, 304)
 _HEXADECIMAL: Final = frozenset(b"0123456789abcdefABCDEF")
 
@@ -42,6 +44,8 @@ class AnswerParser:
         self._head: tuple[str, int, dict[str, str], int] | None = (
             None  # version, status, headers, where the body starts
         )
+        self._joined = bytearray()  # the chunks so far
+        self._chunk = 0  # where the next one starts; 0 before the first
 
     def feed(self, data: bytes) -> HttpAnswer | None:
         """Take what was received; return the answer once it is whole. Raises Malformed."""
@@ -68,8 +72,11 @@ class AnswerParser:
     def wipe(self) -> None:
         """Forget what was received so far."""
         wipe(self._received)
+        wipe(self._joined)
         self._received = bytearray()
+        self._joined = bytearray()
         self._head = None
+        self._chunk = 0
 
     def _read_head(self) -> bool:
         end = self._received.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES + 4)
@@ -94,26 +101,25 @@ class AnswerParser:
         return (bytes(memoryview(self._received)[start:end]), end) if len(self._received) >= end else None
 
     def _chunked(self, start: int) -> tuple[bytes, int] | None:
-        body, position = bytearray(), start
-        try:
-            while (line_end := self._received.find(b"\r\n", position, position + 64)) >= 0:
-                size = _chunk_size(bytes(self._received[position:line_end]))
-                position = line_end + 2 + size
-                if len(body) + size > self._largest:
-                    raise Malformed("a very long body")
-                if len(self._received) < position + 2:
-                    return None
-                if self._received[position : position + 2] != b"\r\n":
-                    raise Malformed("a chunk without an end")
-                if size == 0:
-                    return bytes(body), position + 2
-                body += memoryview(self._received)[line_end + 2 : position]
-                position += 2
-            if len(self._received) - position >= 64:
-                raise Malformed("no chunk size")
-            return None
-        finally:
-            wipe(body)
+        if len(self._received) - start > 2 * self._largest + MAX_HEAD_BYTES:
+            raise Malformed("chunks of next to nothing")
+        self._chunk = self._chunk or start
+        while (line_end := self._received.find(b"\r\n", self._chunk, self._chunk + _MAX_SIZE_LINE)) >= 0:
+            size = _chunk_size(bytes(self._received[self._chunk : line_end]))
+            end = line_end + 2 + size
+            if len(self._joined) + size > self._largest:
+                raise Malformed("a very long body")
+            if len(self._received) < end + 2:
+                return None
+            if self._received[end : end + 2] != b"\r\n":
+                raise Malformed("a chunk without an end")
+            if size == 0:
+                return bytes(self._joined), end + 2
+            self._joined += memoryview(self._received)[line_end + 2 : end]
+            self._chunk = end + 2
+        if len(self._received) - self._chunk >= _MAX_SIZE_LINE:
+            raise Malformed("no chunk size")
+        return None
 
 
 def _headers(lines: list[str]) -> dict[str, str]:

@@ -10,6 +10,7 @@ ValueError
 from __future__ import annotations
 
 import asyncio
+import select
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -21,9 +22,11 @@ from providers.pool import Pool, PoolUsage
 from providers.wiping import wipe
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
-Trust = Callable[[], Awaitable[ssl.SSLContext | None]]
+Trust = Callable[[], Awaitable[ssl.SSLContext]]
 
 PORTS: Final = {"http": 80, "https": 443}
+
+_TURNS: Final = 8  # of the event loop: two read what is there, TLS may need more
 
 
 class Broken(ConnectionError):
@@ -37,7 +40,9 @@ class UnfitHeader(ValueError):
 class HttpConnection(asyncio.Protocol):
     """One connection. Whatever goes wrong on it makes it unusable."""
 
-    def __init__(self, largest: int, idle: float) -> None:
+    def __init__(self, largest: int, idle: float, aim: int) -> None:
+        """`aim`: which of the pool's aims it was made for."""
+        self.aim = aim
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[HttpAnswer] | None = None
         self._parser = AnswerParser(largest)
@@ -53,16 +58,19 @@ class HttpConnection(asyncio.Protocol):
     async def exchange(self, head: bytes, body: bytes | bytearray) -> HttpAnswer:
         """Send one request and return its answer. Raises Broken, Malformed."""
         assert self._transport is not None
+        await self._settle()
         if self._lost:
             raise Broken
-        self._answer = asyncio.get_running_loop().create_future()
+        self._answer = answering = asyncio.get_running_loop().create_future()
         self._transport.write(head)
         if body:
             self._transport.write(body)  # not joined to the head: that would make one more copy of a key
         try:
-            answer = await self._answer
+            answer: HttpAnswer = await answering
         except BaseException:
             self.abort()
+            if answering.done() and not answering.cancelled() and answering.exception() is None:
+                wipe(answering.result().body)  # cancelled in the moment of the answer: nobody else has it
             raise
         finally:
             self._answer = None
@@ -70,6 +78,21 @@ class HttpConnection(asyncio.Protocol):
         if not answer.keep_alive:
             self.abort()
         return answer
+
+    async def _settle(self) -> None:
+        """Let the event loop read what has come since the last answer, which nobody asked for: see `data_received`.
+
+        Else a second answer to the last request, or a time-out's 408, would be taken for the next one's. What TLS
+        says for itself, such as the tickets after a handshake, is read and is no answer.
+        """
+        assert self._transport is not None
+        received = select.poll()
+        received.register(self._transport.get_extra_info("socket"), select.POLLIN)
+        for _ in range(_TURNS):
+            if self._lost or not received.poll(0):
+                return
+            await asyncio.sleep(0)
+        self.abort()
 
     def abort(self) -> None:
         """Close without waiting for anything."""
@@ -84,6 +107,7 @@ class HttpConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._answer is None or self._answer.done():
             self.abort()  # nobody asked
+            wipe(data)
             return
         try:
             answer = self._parser.feed(data)
@@ -115,25 +139,29 @@ class Connections:
     def __init__(self, *, size: int, max_age: float, largest: int, idle: float) -> None:
         self._largest = largest
         self._idle = idle
-        self._tls: Trust = _plain
+        self._tls: Trust | None = None
         self._address: tuple[str, int] | str = ""
         self._host = b""
+        self._aim = 0
         self._pool: Pool[HttpConnection] = Pool(
-            self._connect, _dispose, size=size, max_age=max_age, usable=lambda connection: connection.usable
+            self._connect, _dispose, size=size, max_age=max_age, usable=self._usable
         )
 
     def aim(self, origin: str, tls: Trust | None = None, *, socket_path: str | None = None) -> None:
-        """Send to `origin` from now on, `http://HOST:PORT`; free connections are dropped.
+        """Send to `origin` from now on, `http://HOST:PORT`; connections made before take no other request.
 
         `tls` is asked for the context of each new connection. `socket_path`: where a server of this machine listens.
+        Raises ValueError for `https` without `tls`, and the other way round.
         """
         url = urlsplit(origin)
+        if (url.scheme == "https") != (tls is not None):
+            raise ValueError("TLS is for https, and https for TLS")
         name = f"[{url.hostname}]" if ":" in str(url.hostname) else url.hostname
         port = url.port or PORTS[url.scheme]
         self._host = f"{name}{'' if port == PORTS[url.scheme] else f':{port}'}".encode("ascii")
         self._address = (url.hostname or "", port) if socket_path is None else socket_path
-        self._tls = tls or _plain
-        self._pool.drop_idle()
+        self._tls = tls
+        self.drop_idle()
 
     async def exchange(
         self, method: str, target: str, headers: Iterable[tuple[str, str | bytes]], body: bytes | bytearray | None
@@ -153,6 +181,7 @@ class Connections:
 
     def drop_idle(self) -> None:
         """Let the next requests make new connections."""
+        self._aim += 1
         self._pool.drop_idle()
 
     async def close(self) -> None:
@@ -169,20 +198,21 @@ class Connections:
         return b"\r\n".join([*lines, b"", b""])
 
     async def _connect(self) -> HttpConnection:
-        tls, loop = await self._tls(), asyncio.get_running_loop()
-        if isinstance(self._address, str):
-            _, connection = await loop.create_unix_connection(self._made, self._address)
+        aim, address, loop = self._aim, self._address, asyncio.get_running_loop()
+        tls = None if self._tls is None else await self._tls()
+
+        def made() -> HttpConnection:
+            return HttpConnection(self._largest, self._idle, aim)
+
+        if isinstance(address, str):
+            _, connection = await loop.create_unix_connection(made, address)
         else:
-            host, port = self._address
-            _, connection = await loop.create_connection(self._made, host, port, ssl=tls)
+            host, port = address
+            _, connection = await loop.create_connection(made, host, port, ssl=tls)
         return connection
 
-    def _made(self) -> HttpConnection:
-        return HttpConnection(self._largest, self._idle)
-
-
-async def _plain() -> None:
-    """No TLS."""
+    def _usable(self, connection: HttpConnection) -> bool:
+        return connection.usable and connection.aim == self._aim
 
 
 async def _dispose(connection: HttpConnection) -> None:

@@ -79,7 +79,7 @@ def document(answer: Answer, about: str) -> Mapping[str, Any]:
         return {}
     try:
         found = json.loads(answer.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise not_vault(about)
@@ -137,7 +137,7 @@ def said(answer: Answer) -> str:
     """The server's own words, one line, short; long runs of base64 or the like are left out: they may be secrets."""
     try:
         errors = json.loads(answer.body).get("errors")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return ""
     if not isinstance(errors, list):
         return ""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from ipaddress import ip_address
 from typing import Annotated, Final, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
+from providers.endpoints import is_in_clear, is_loopback, is_origin
 from providers.errors import Problem
 from providers.options import SECTION, Connection, RemoteOptions, Section, Text
 from providers.secrets import CredentialData, SecretSource
@@ -45,23 +44,11 @@ def _endpoint(endpoint: str) -> str:
         if not endpoint.removeprefix(_UNIX).startswith("/"):
             raise ValueError("is unix:///absolute/path for an agent's socket")
         return endpoint
-    try:
-        parts = urlsplit(endpoint)
-        complete = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        complete = False
-    if not complete or parts.scheme not in ("https", "http") or parts.username or parts.path.strip("/") or parts.query:
+    if not is_origin(endpoint):
         raise ValueError("is https://HOST or https://HOST:PORT and no more, or unix:///PATH")
-    if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+    if is_in_clear(endpoint):
         raise ValueError("would send tokens and data keys in clear: use https:// (http:// is for 127.0.0.1 alone)")
     return endpoint.rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 KeyName = Annotated[Text, AfterValidator(_key_name)]
@@ -176,12 +163,9 @@ def contradictions(hsm: Mapping[str, object]) -> list[Problem]:
 
 
 def _is_local(endpoint: str) -> bool:
-    if endpoint.startswith(_UNIX):
-        return True
-    try:
-        return _is_loopback(urlsplit(endpoint).hostname or "")
-    except ValueError:
-        return True  # no endpoint at all, which is a problem of its own
+    if endpoint.startswith(_UNIX) or not is_origin(endpoint):
+        return True  # no endpoint at all is a problem of its own
+    return is_loopback(endpoint)
 
 
 def _section(settings: Mapping[str, object], name: str) -> Mapping[str, object]:

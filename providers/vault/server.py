@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from providers.endpoints import is_tls
 from providers.errors import Unavailable
 from providers.http import Broken, Connections, Malformed, Method, UnfitHeader
 from providers.options import Tls
@@ -41,7 +42,7 @@ class Server:
     def __init__(self, options: VaultOptions, base: Path) -> None:
         performance = options.performance
         self._origin = options.connection.endpoint
-        self._tls = _TlsFiles(options.connection.tls, base) if self._origin.startswith("https:") else None
+        self._tls = _TlsFiles(options.connection.tls, base) if is_tls(self._origin) else None
         # the header that makes a request none that a browser could be tricked into; agents may insist on it
         self._headers = [("X-Vault-Request", "true"), ("User-Agent", "keyside")]
         self._namespace = [("X-Vault-Namespace", options.namespace)] if options.namespace else []

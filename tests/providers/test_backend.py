@@ -224,3 +224,38 @@ async def test_a_call_that_ran_out_of_time_says_why_it_was_tried_again() -> None
         await provider.initialize()
     provider.gate.set()
     await provider.close()
+
+
+async def test_new_credentials_are_not_blamed_for_what_the_old_ones_met(tmp_path: Path) -> None:
+    class Late(Scripted):
+        def __init__(self, credentials: object) -> None:
+            super().__init__(5000, credentials)
+            self.late = [asyncio.Event(), asyncio.Event()]
+            self._calls_begun = iter(self.late)
+
+        async def _unwrap(self, wrapped: WrappedKey, context: WrapContext) -> bytearray:
+            await next(self._calls_begun).wait()
+            raise CredentialsInvalid("the old token is refused")
+
+    token = tmp_path / "token"
+    token.write_text("old")
+    token.chmod(0o600)
+    provider = Late({"type": "TOKEN", "data": {"tokenFile": str(token)}})
+    await provider.initialize()
+    calls = [asyncio.create_task(provider.unwrap_key(WRAPPED, CONTEXT)) for _ in range(2)]
+    await asyncio.sleep(0.01)
+    token.write_text("a new one")
+    provider.late[0].set()
+    with pytest.raises(CredentialsInvalid):
+        await calls[0]
+    provider.gate.clear()
+    provider.refusals = [Unavailable("just now")]
+    wrapping = asyncio.create_task(provider.wrap_key(bytes(32), CONTEXT))
+    await asyncio.sleep(0.01)
+    assert provider.opened == 2
+    provider.late[1].set()  # fails while the new ones are tried
+    with pytest.raises(CredentialsInvalid):
+        await calls[1]
+    provider.gate.set()
+    assert await wrapping == WRAPPED
+    await provider.close()

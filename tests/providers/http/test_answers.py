@@ -72,3 +72,11 @@ def test_a_body_is_as_large_as_allowed_and_no_larger(chunked: bool) -> None:
     assert len(found.body) == LARGEST
     with pytest.raises(Malformed):
         AnswerParser(LARGEST).feed(whole(LARGEST + 1))
+
+
+def test_chunks_of_next_to_nothing_are_refused() -> None:
+    parser = AnswerParser(LARGEST)
+    parser.feed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    chunk = b"1;" + b"x" * 58 + b"\r\ny\r\n"
+    with pytest.raises(Malformed, match="next to nothing"):
+        parser.feed(chunk * (LARGEST - 1))

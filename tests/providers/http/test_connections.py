@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -190,3 +192,67 @@ async def test_nobody_listens() -> None:
         with pytest.raises(ConnectionRefusedError):
             await pool.exchange("GET", "/", [], None)
         await pool.close()
+
+
+async def test_tls_is_never_left_out() -> None:
+    pool = connections()
+    with pytest.raises(ValueError, match="TLS"):
+        pool.aim("https://127.0.0.1:1")
+
+
+async def test_an_answer_that_nobody_asked_for_is_not_the_next_ones() -> None:
+    """Also when the event loop was too busy to read it before the next request."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def answer_twice() -> None:
+        for _ in range(2):
+            connection, _ = listener.accept()
+            with connection:
+                connection.settimeout(10)
+                if not connection.recv(1000):
+                    return
+                connection.sendall(OK)
+                time.sleep(0.05)
+                connection.sendall(OK.replace(b"ok", b"no"))
+                connection.recv(1000)
+
+    thread = threading.Thread(target=answer_twice)
+    thread.start()
+    pool = connections()
+    try:
+        pool.aim(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        assert (await pool.exchange("GET", "/1", [], None)).body == b"ok"
+        time.sleep(0.2)  # noqa: ASYNC251 - nobody may read meanwhile
+        with pytest.raises(Broken):
+            await pool.exchange("GET", "/2", [], None)
+        assert (await pool.exchange("GET", "/3", [], None)).body == b"ok"
+    finally:
+        await pool.close()
+        await asyncio.to_thread(thread.join, 10)
+        listener.close()
+
+
+async def test_a_connection_that_was_lent_while_the_aim_changed_is_not_used_again() -> None:
+    asked, go = asyncio.Event(), asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        await go.wait()
+        writer.write(OK)
+        await reader.read()
+        writer.close()
+
+    recorder = Recorder()
+    async with listening(slow) as old, listening(recorder) as new:
+        pool = connections()
+        pool.aim(f"http://127.0.0.1:{old}")
+        first = asyncio.create_task(pool.exchange("GET", "/", [], None))
+        await asked.wait()
+        pool.aim(f"http://127.0.0.1:{new}")
+        go.set()
+        assert (await first).body == b"ok"
+        assert pool.usage.idle == 0
+        await pool.exchange("GET", "/secret", [], None)
+        await pool.close()
+    assert len(recorder.asked) == 1

@@ -310,3 +310,13 @@ async def test_no_error_holds_what_the_server_echoes() -> None:
     while error is not None:
         assert b64encode(bytes(60)).decode()[:20] not in repr(error)
         error = error.__cause__ or error.__context__
+
+
+@pytest.mark.parametrize("status", [200, 500])
+async def test_brackets_without_end_are_no_answer(status: int) -> None:
+    async with (
+        scripted(answering("transit/keys/keyside", http(status, b"[" * 60_000))) as server,
+        opened(server) as provider,
+    ):
+        with pytest.raises(Unavailable):
+            await provider.initialize()
