@@ -38,6 +38,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _CANARY_CONTEXT: Final = b"keyside pkcs11 canary"
+_OTHER_CONTEXT: Final = b"keyside pkcs11 no canary"
 _CANARY_BYTES: Final = 32
 
 
@@ -179,7 +180,11 @@ class Device:
         opened = candidate.open(held.session, find, canary, _CANARY_CONTEXT)
         if opened != probe:
             raise PKCS11Error("what the token opens is not what it sealed")
-        return canary
+        try:
+            wipe(candidate.open(held.session, find, canary, _OTHER_CONTEXT))
+        except (PKCS11Error, ProviderError):
+            return canary
+        raise PKCS11Error("the token opens it in any context: it ignores the associated data")
 
     def seal(self, held: Held, name: str, secret: bytes | bytearray, associated: bytes) -> bytes:
         """Seal under the key of that name by the mechanism in use."""

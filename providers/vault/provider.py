@@ -52,6 +52,7 @@ from providers.wrap_context import WrapContext
 Result = TypeVar("Result")
 
 _VALUE: Final = b"KSV\x01"  # in front of a value's associated data; a wrap's begins with KSW (docs/spec/wrap.md)
+_OTHER: Final = b"keyside:no wrap\x00"  # nothing that is wrapped has a context with this in front
 _FIPS_BUILD: Final = re.compile(r"fips(140)([23])")
 
 _log = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ class VaultProvider(
         self._engine = Engine(self._server, self._identity, options.mount)
         self._keys = Keys(self._engine)
         self._kek: str | None = None
+        self._binds = False  # whether the server has been seen to hold a wrap to its context
 
     # the core
 
@@ -125,8 +127,22 @@ class VaultProvider(
         version, blob = await self._engine.encrypt(self._options.kek, key, context.authenticated())
         if len(blob) != DATA_KEY_BYTES + OVERHEAD_BYTES:
             raise not_vault(f"wrapping under {version}")
+        if not self._binds:
+            await self._see_it_bind(version, blob, context)
         self._kek = str(version)
         return WrappedKey(self.name, self._kek, AES_256_GCM, blob)
+
+    async def _see_it_bind(self, version: KeyVersion, blob: bytes, context: WrapContext) -> None:
+        """Raise InputRefused when a wrap opens without its context: releases before 1.13 ignore `associated_data`."""
+        try:
+            wipe(await self._engine.decrypt(version, blob, _OTHER + context.authenticated()))
+        except Tampered:
+            self._binds = True
+            return
+        raise InputRefused(
+            f"{self._options.connection.endpoint} ignores associated_data, so anybody could swap data keys: "
+            "Vault 1.13 or newer, or OpenBao, is needed"
+        )
 
     async def _unwrap(self, wrapped: WrappedKey, context: WrapContext) -> bytearray:
         require_mechanism(wrapped.mechanism)

@@ -58,6 +58,8 @@ def usual(asked: Asked) -> bytes:
         return ok({"ttl": 0, "renewable": False})
     if asked.path == "transit/keys/keyside":
         return ok(KEY)
+    if asked.path == "transit/decrypt/keyside":
+        return refused(400, "cipher: message authentication failed")
     return refused(404)
 
 

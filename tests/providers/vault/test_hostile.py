@@ -320,3 +320,17 @@ async def test_brackets_without_end_are_no_answer(status: int) -> None:
     ):
         with pytest.raises(Unavailable):
             await provider.initialize()
+
+
+async def test_a_server_that_ignores_associated_data_wraps_nothing() -> None:
+    blob = b64encode(bytes(60)).decode()
+
+    def old(asked: Asked) -> bytes | None:
+        if asked.path == "transit/encrypt/keyside":
+            return ok({"ciphertext": f"vault:v3:{blob}"})
+        return ok(GOOD) if asked.path == "transit/decrypt/keyside" else usual(asked)
+
+    async with scripted(old) as server, opened(server) as provider:
+        for _ in range(2):
+            with pytest.raises(InputRefused, match="ignores associated_data"):
+                await provider.wrap_key(DATA_KEY, CONTEXT)
