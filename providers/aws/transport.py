@@ -36,7 +36,7 @@ class Transport:
         return self._connections.usage
 
     def aim(self, endpoint: str, tls: ssl.SSLContext | None) -> None:
-        """Send to this endpoint from now on, without TLS when `tls` is None; free connections are dropped."""
+        """Send to this endpoint from now on, without TLS when `tls` is None; see `Connections.aim`."""
 
         async def trust() -> ssl.SSLContext:
             assert tls is not None

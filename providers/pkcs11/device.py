@@ -182,6 +182,8 @@ class Device:
             raise PKCS11Error("what the token opens is not what it sealed")
         try:
             wipe(candidate.open(held.session, find, canary, _OTHER_CONTEXT))
+        except STALE:
+            raise  # says nothing about the mechanism
         except (PKCS11Error, ProviderError):
             return canary
         raise PKCS11Error("the token opens it in any context: it ignores the associated data")

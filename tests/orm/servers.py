@@ -27,14 +27,20 @@ def programs() -> Path:
     return found[-1].parent
 
 
+def _own_folder(prefix: str) -> tuple[Path, str | None]:
+    """A new folder, and the user whose it is and who runs the server; None for the one that runs the tests."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    if os.getuid() != 0:
+        return folder, None
+    account = pwd.getpwnam(NOBODY)
+    os.chown(folder, account.pw_uid, account.pw_gid)
+    return folder, NOBODY
+
+
 @contextmanager
 def postgresql() -> Iterator[Path]:
     """A server; the folder of its socket."""
-    folder = Path(tempfile.mkdtemp(prefix="ks-pg-"))
-    user = NOBODY if os.getuid() == 0 else None
-    if user is not None:
-        account = pwd.getpwnam(user)
-        os.chown(folder, account.pw_uid, account.pw_gid)
+    folder, user = _own_folder("ks-pg-")
     bin_, data = programs(), folder / "data"
     settings = {
         "listen_addresses": "",
@@ -70,11 +76,7 @@ def postgresql() -> Iterator[Path]:
 @contextmanager
 def mariadb() -> Iterator[Path]:
     """A server with a database `test`, which its user `root` may use without a password; its socket."""
-    folder = Path(tempfile.mkdtemp(prefix="ks-my-"))
-    user = NOBODY if os.getuid() == 0 else None
-    if user is not None:
-        account = pwd.getpwnam(user)
-        os.chown(folder, account.pw_uid, account.pw_gid)
+    folder, user = _own_folder("ks-my-")
     data, listening, log = folder / "data", folder / "socket", folder / "log"
     path = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin"}
     common = ["--no-defaults", f"--datadir={data}", "--innodb-buffer-pool-size=32M"]

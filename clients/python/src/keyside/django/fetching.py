@@ -30,7 +30,7 @@ def fetch_in_binary(execute: Callable[..., Any], sql: Any, params: Any, many: bo
     if not known:
         outcome = execute(sql, params, many, context)
         if known is None:
-            _remember(key, _encrypted(compiler) is not None and same_in_both(wrapper.cursor))
+            _remember(key, _selects_encrypted(compiler) and same_in_both(wrapper.cursor))
         return outcome
     if connection.execute_wrappers[-1] is not fetch_in_binary:
         return execute(sql, params, many, context)  # the application's own wrappers see what Django made
@@ -38,7 +38,7 @@ def fetch_in_binary(execute: Callable[..., Any], sql: Any, params: Any, many: bo
         merged = _to_binary(wrapper, sql, params)
     outcome = execute(*merged, many, context)
     if not same_in_both(wrapper.cursor):
-        del _in_binary[key]
+        _in_binary.pop(key, None)  # unless another thread has done so
         message = "columns that are selected beside encrypted ones have changed their types; try again"
         raise FieldUnavailable(message, compiler.query.model._meta.db_table)
     return outcome
@@ -64,7 +64,5 @@ def _to_binary(wrapper: Any, sql: Any, params: Any) -> tuple[Any, Any]:
     return sql, params
 
 
-def _encrypted(compiler: Any) -> EncryptedField | None:
-    """The first encrypted column that the statement selects."""
-    targets = (getattr(expression, "target", None) for expression, _, _ in compiler.select or ())
-    return next((target for target in targets if isinstance(target, EncryptedField)), None)
+def _selects_encrypted(compiler: Any) -> bool:
+    return any(isinstance(getattr(one, "target", None), EncryptedField) for one, _, _ in compiler.select or ())
