@@ -43,10 +43,11 @@ test: lint unit sanitize threads package  ## every check there is: lint, tests, 
 ##@ Checks
 
 .PHONY: unit
-unit: $(VENV)/.demo $(VENV)/.servers $(VENV)/.sqlalchemy20  ## the tests alone; one folder: make unit TESTS=tests/proxy
+unit: $(VENV)/.demo $(VENV)/.servers $(VENV)/.sqlalchemy20 $(VENV)/.django6  ## the tests alone; one folder: make unit TESTS=tests/proxy
 	$(BIN)/python -m pytest $(or $(TESTS),$(PARALLEL) --ignore=tests/benchmarks)
 	[ -n "$(TESTS)" ] || $(BIN)/python -m pytest tests/benchmarks
 	[ -n "$(TESTS)" ] || PYTHONPATH=$(VENV)/sqlalchemy20 $(BIN)/python -m pytest tests/orm/sqlalchemy
+	[ -n "$(TESTS)" ] || [ ! -x $(VENV)/django6/bin/python ] || $(VENV)/django6/bin/python -m pytest $(PARALLEL) tests/orm/django
 
 .PHONY: lint
 lint: setup  ## ruff, mypy --strict, import layers, Cython lint
@@ -137,6 +138,18 @@ $(VENV)/.servers: $(VENV)/.tools requirements/servers.txt scripts/prerequisites
 $(VENV)/.sqlalchemy20: $(VENV)/.tools requirements/sqlalchemy20.txt
 	rm -rf $(VENV)/sqlalchemy20
 	$(PIP) install --no-deps --require-hashes --target $(VENV)/sqlalchemy20 --requirement requirements/sqlalchemy20.txt
+	touch $@
+
+# the newest Django wants Python 3.12; the sidecar of its tests is the one of .venv. Where there is none, a line says so
+$(VENV)/.django6: $(VENV)/.installed requirements/django6.txt scripts/python312
+	rm -rf $(VENV)/django6
+	if python=$$(scripts/python312 $(PYTHON)); then \
+	    "$$python" -m venv --without-pip $(VENV)/django6; \
+	    for what in "--require-hashes --requirement requirements/django6.txt" "--no-deps --no-build-isolation --editable clients/python"; do \
+	        $(PIP) --python $(VENV)/django6/bin/python install $$what; \
+	    done; \
+	    ln -s ../../bin/keyside $(VENV)/django6/bin/keyside; \
+	fi
 	touch $@
 
 # without its dependencies: only the table inside is wanted

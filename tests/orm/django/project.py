@@ -18,6 +18,7 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
+    "django.contrib.postgres",
     "keyside.django",
     "tests.orm.django.citizens",
     "tests.orm.django.clinics",
