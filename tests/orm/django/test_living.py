@@ -177,7 +177,7 @@ def test_a_state_file_spares_what_was_done(alias: str, sidecar: Twin, tmp_path: 
     assert not state.exists()
     assert status(NAME, using=alias).plaintext == 0
     assert read(alias, "name") == NAMES
-    state.write_text('{"after": "nonsense"}')
+    state.write_text('{"after": "nonsense", "seen": 1, "missed": 0}')
     with pytest.raises(ValueError, match="remove it to begin anew"):
         backfill(NAME, options=Options(state=state), using=alias)
 

@@ -172,7 +172,7 @@ def test_a_state_file_spares_what_was_done(engine: sa.Engine, client: Client, tw
     assert not state.exists()
     assert status(engine, NAME).plaintext == 0
     assert read(engine, NAME) == NAMES
-    state.write_text('{"after": "nonsense"}')
+    state.write_text('{"after": "nonsense", "seen": 1, "missed": 0}')
     with pytest.raises(ValueError, match="remove it to begin anew"):
         backfill(engine, NAME, client, Options(state=state))
 

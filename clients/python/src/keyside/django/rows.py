@@ -7,20 +7,18 @@ import binascii
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from typing import Any, Final
+from typing import Any
 
 from django.db import connections, models, transaction
 
 from keyside.django import arrays
 from keyside.django.fields import EncryptedField
 from keyside.living import Changes, Page
+from keyside.living.running import EXACT_COLLATION
 from keyside.living.status import HEAD_BYTES, HEAD_CHARACTERS
 from keyside.values import decode, encode
 
 Convert = Callable[[Any], Any]
-
-EXACT_COLLATION: Final = {"postgresql": '"C"', "sqlite": "BINARY", "mysql": "utf8mb4_bin"}
-"""Compare-and-set must tell `Abc` from `abc`, whatever the collation of the column."""
 
 
 class TableRows:
@@ -42,6 +40,9 @@ class TableRows:
         self._bound = [self._local(name) for name in declared.bind]
         chooser = declared.partition_column
         self._chooser = [self._local(chooser)] if chooser is not None else []
+        beside = enumerate([*self._bound, *self._chooser])
+        self._beside = {one.column: (number, one) for number, one in beside if one not in self._keys}
+        """What chooses context and partition, and where it stands behind the other columns of a page."""
 
     def count(self) -> int:
         return int(self._fetch(f"SELECT COUNT(*) FROM {self._table}")[0][0])  # noqa: S608  own names, quoted
@@ -54,7 +55,12 @@ class TableRows:
         """The beginnings of the values, as far as `status_of` needs them, and how often each occurs."""
         size = HEAD_CHARACTERS if self._text_storage else HEAD_BYTES
         head = f"SUBSTR({self._quoted(self._field.column)}, 1, {size})"
+        # collations of MySQL and MariaDB take data keys for one whose ids differ in case alone
+        as_hexadecimal = self._text_storage and self._connection.vendor == "mysql"
+        head = f"HEX({head})" if as_hexadecimal else head
         found = self._fetch(f"SELECT {head}, COUNT(*) FROM {self._table} GROUP BY {head}")  # noqa: S608  own names
+        if as_hexadecimal:
+            found = [(None if head is None else bytes.fromhex(head).decode(), count) for head, count in found]
         return [(_held(value), int(count)) for value, count in found]
 
     def page(self, columns: tuple[str, ...], after: tuple[Any, ...] | None, limit: int) -> Page:
@@ -75,6 +81,7 @@ class TableRows:
             {name: _all_held(held) for name, held in zip(columns, by_column[first:last], strict=True)},
             list(zip(*bound, strict=True)) if bound else None,
             list(told[-1]) if self._chooser else None,
+            {name: list(told[number]) for name, (number, _) in self._beside.items()},
         )
 
     def write(self, changes: Changes) -> int:
@@ -87,7 +94,7 @@ class TableRows:
         names, compared = list(changes.after), [name for name in changes.before if name not in absent]
         absent = [f"{self._read(name)} IS NULL" for name in absent]
         keys = changes.keys if self._plain_keys else [self._prepared(key) for key in changes.keys]
-        held = [changes.before[name] for name in compared]
+        held = [self._given(name, changes.before[name]) for name in compared]
         rows = list(zip(*changes.after.values(), *zip(*keys, strict=True), *held, strict=True))
         one_by_one = self._update_one(names, compared, absent)
         with self._cursor() as cursor:
@@ -102,7 +109,7 @@ class TableRows:
     def _update_one(self, names: list[str], compared: list[str], absent: list[str]) -> str:
         values = ", ".join(f"{self._quoted(name)} = %s" for name in names)
         conditions = [f"{self._quoted(key.column)} = %s" for key in self._keys]
-        conditions += [f"{self._read(name)} = %s{self._collation(name)}" for name in compared]
+        conditions += [self._exactly(name, "%s") for name in compared]
         return f"UPDATE {self._table} SET {values} WHERE {' AND '.join([*conditions, *absent])}"  # noqa: S608  own names
 
     def _update_joined(self, names: list[str], compared: list[str], absent: list[str], columns: list[str]) -> str:
@@ -118,8 +125,7 @@ class TableRows:
         told = ", ".join(f"{stands}::{one}[]" for stands, one in zip(columns, types, strict=True))
         values = [f"{self._quoted(name)} = given.{v}" for name, v in zip(names, given, strict=False)]
         conditions = [
-            f"{self._read(name)} = given.{v}{self._collation(name)}"
-            for name, v in zip([*keys, *compared], given[len(names) :], strict=True)
+            self._exactly(name, f"given.{v}") for name, v in zip([*keys, *compared], given[len(names) :], strict=True)
         ]
         first = self._quoted(keys[0])
         conditions += [f"{self._table}.{first} >= %s", f"{self._table}.{first} <= %s"]
@@ -179,13 +185,29 @@ class TableRows:
             return f"CAST({self._quoted(name)} AS {models.TextField().cast_db_type(self._connection)})"
         return self._quoted(name)
 
-    def _collation(self, name: str) -> str:
-        plain = self._plain if self._plain is not None and name == self._plain.column else None
-        is_text = isinstance(plain, models.CharField | models.TextField)
-        if plain is None and name == self._field.column:
-            is_text = self._text_storage
+    def _exactly(self, name: str, given: str) -> str:
+        """Equality that tells `Abc` from `abc` and from `abc `, whatever the column's collation."""
+        held = self._read(name)
+        if not self._is_text(name):
+            return f"{held} = {given}"
+        if self._connection.vendor == "mysql":
+            return " = ".join(f"CAST(CONVERT({one} USING utf8mb4) AS BINARY)" for one in (held, given))
         collation = EXACT_COLLATION.get(self._connection.vendor)
-        return f" COLLATE {collation}" if is_text and collation else ""
+        return f'{held} = {given} COLLATE "{collation}"' if collation else f"{held} = {given}"
+
+    def _is_text(self, name: str) -> bool:
+        if name == self._field.column:
+            return self._text_storage
+        plain = self._plain if self._plain is not None and name == self._plain.column else None
+        field = plain or (self._beside[name][1] if name in self._beside else None)
+        return self._is_document(name) or isinstance(field, models.CharField | models.TextField)
+
+    def _given(self, name: str, held: list[Any]) -> list[Any]:
+        """Values of a column as parameters: most are what the driver returned, as it is."""
+        if name not in self._beside:
+            return held
+        field = self._beside[name][1]
+        return [field.get_db_prep_value(value, self._connection) for value in held]
 
     def _beyond(self, after: tuple[Any, ...]) -> tuple[str, list[Any]]:
         """Rows behind a primary key, spelled out since not every database compares rows."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from keyside.fields import Field, FieldUnreadable, Index, Send, Stored, Unsealed, open_chunk, renew, seal_columns
@@ -22,6 +22,8 @@ class Page:
     """Row keys of a bound column, values of `field.bind`."""
     partitions: list[Any] | None = None
     """Values of the partition's column."""
+    beside: dict[str, list[Any]] = field(default_factory=dict)
+    """The columns that choose context and partition, by name, but for those of the primary key."""
 
 
 @dataclass
@@ -106,7 +108,8 @@ class Backfill:
     """Encrypts what is still plaintext, and computes indexes that are missing.
 
     `source`: a plain column that is encrypted into this one where this one is NULL; without it the column itself holds
-    plaintext beside ciphertext.
+    plaintext beside ciphertext, and is declared so: what anybody has written past the hooks since then must not become
+    a ciphertext like any other.
     """
 
     field: Field
@@ -140,6 +143,8 @@ class Backfill:
         found = []
         for rows, _, places in writing:
             before = {self.field.column: _some(page.stored[self.field.column], rows)}
+            # a plaintext looks the same after its row has moved to another partition
+            before |= {name: _some(held, rows) for name, held in page.beside.items()}
             if self.source:
                 before[self.source] = _some(page.stored[self.source], rows)
             after = {place.column: next(sealed_columns) for place in places}
@@ -154,6 +159,12 @@ class Backfill:
         rows: Sequence[int] = range(len(plain))
         if not self.source:
             rows = [row for row in rows if own[row] is not None and not self.field.is_envelope(own[row])]
+            if rows and not self.field.stage.reads_plaintext:
+                message = (
+                    "holds no ciphertext, and the column is declared encrypted: it was written past the hooks. Look at"
+                    ' the row; to encrypt what is there, declare migrating="plaintext" and run this again'
+                )
+                raise FieldUnreadable(message, self.field.table, self.field.column, page.keys[rows[0]])
         elif None in plain or any(one is not None for one in own):
             rows = [row for row in rows if plain[row] is not None and own[row] is None]
         held = _some(plain, rows)
@@ -225,7 +236,8 @@ class Decrypt:
         stored = [page.stored[own][row] for row in rows]
         (values,) = open_chunk([_of(page, rows, self.field, stored)], send)
         plain = [None if value is None else self.write_plain(value) for value in values]
-        return [_effective(Changes(_some(page.keys, rows), {own: stored}, {self.into or own: plain}))]
+        before = {own: stored} | ({self.into: [None] * len(rows)} if self.into is not None else {})
+        return [_effective(Changes(_some(page.keys, rows), before, {self.into or own: plain}))]
 
     def _wanted(self, page: Page, row: int, stored: Any) -> bool:
         if self.into is not None:

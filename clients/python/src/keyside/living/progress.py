@@ -20,6 +20,11 @@ class Progress:
     """Rows of the table when the job began; None when nobody counted."""
     seen: int = 0
     changed: int = 0
+    missed: int = 0
+    """Rows that somebody else kept changing: left as they are, for the next run."""
+    before: int = 0
+    """Rows that earlier runs have seen, as the state file tells."""
+    dry_run: bool = False
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -32,12 +37,15 @@ class Progress:
         """Time left at the rate so far."""
         if self.total is None or not self.seen:
             return None
-        return timedelta(seconds=round(max(0, self.total - self.seen) / self.rate))
+        return timedelta(seconds=round(max(0, self.total - self.before - self.seen) / self.rate))
 
     def sentence(self) -> str:
         share = f" of {self.total:,}" if self.total is not None else ""
         left = f", {self.left} left" if self.left is not None else ""
-        return f"{self.seen:,}{share} rows seen, {self.changed:,} changed, {self.rate:,.0f} rows/s{left}"
+        done = "would be changed (dry run)" if self.dry_run else "changed"
+        missed = f", {self.missed:,} left that others were changing: run it again" if self.missed else ""
+        seen = f"{self.before + self.seen:,}{share} rows seen"
+        return f"{seen}, {self.changed:,} {done}{missed}, {self.rate:,.0f} rows/s{left}"
 
 
 class Bar:
@@ -63,6 +71,7 @@ class Bar:
     def _line(self, progress: Progress) -> str:
         bar = ""
         if progress.total:
-            full = min(BAR_CELLS, BAR_CELLS * progress.seen // progress.total)
-            bar = f" [{'#' * full}{'.' * (BAR_CELLS - full)}] {100 * progress.seen // progress.total} %"
+            share = min(100, 100 * (progress.before + progress.seen) // progress.total)
+            full = BAR_CELLS * share // 100
+            bar = f" [{'#' * full}{'.' * (BAR_CELLS - full)}] {share} %"
         return f"{self._title}:{bar} {progress.sentence()}"

@@ -10,13 +10,17 @@ from contextlib import AbstractContextManager
 from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from keyside.fields import Send
 from keyside.living.jobs import Changes, Job, Page
 from keyside.living.progress import Progress
 
 MOST_PASSES = 5
+
+EXACT_COLLATION: Final = {"postgresql": "C", "sqlite": "BINARY"}
+"""Compare-and-set must tell `Abc` from `abc`, whatever the collation of the column. MySQL and MariaDB have none that
+tells `abc` from `abc ` in all their versions; there bytes are compared."""
 
 
 class Rows(Protocol):
@@ -70,17 +74,19 @@ def run(
     """Run a job until nothing is left to change. Raises FieldError; pages before it are done.
 
     A row that somebody else changes between reading and writing keeps what it was given; for such rows there is another
-    pass. With `dry_run` there is one pass.
+    pass, five in all; `Progress.missed` tells what is left then. With `dry_run` there is one pass.
     """
-    progress = Progress(rows.count())
-    after = _remembered(rows, options)
+    progress = Progress(rows.count(), dry_run=options.dry_run)
+    after = _remembered(rows, options, progress)
     passes = 0
     while True:
-        missed = _pass(job, rows, send, options, progress, report, after)
+        # what an earlier run missed lies behind where it stopped
+        missed = progress.missed if passes == 0 else 0
+        progress.missed = missed + _pass(job, rows, send, options, progress, report, after)
         after, passes = None, passes + 1
         if options.state is not None and not options.dry_run:
             options.state.unlink(missing_ok=True)
-        if not missed or options.dry_run or passes == MOST_PASSES:
+        if not progress.missed or options.dry_run or passes == MOST_PASSES:
             return progress
 
 
@@ -95,7 +101,7 @@ def _pass(
 ) -> int:
     """One walk over the table; how many rows were changed by somebody else meanwhile, as far as the driver tells."""
     again = progress.seen > 0
-    missed = 0
+    earlier, missed = (0 if again else progress.missed), 0
     with ThreadPoolExecutor(1, "keyside-living") as beside:
         began = time.monotonic()
         with rows.transaction():
@@ -113,7 +119,7 @@ def _pass(
             if not again:
                 progress.seen += len(page.keys)
                 progress.changed += changed
-            _remember(rows, options, page.keys[-1])
+            _remember(options, _State(rows.key_text(page.keys[-1]), progress.before + progress.seen, earlier + missed))
             report(progress)
             if options.rate is not None:
                 time.sleep(max(0.0, len(page.keys) / options.rate - (time.monotonic() - began)))
@@ -126,16 +132,31 @@ def _begin(beside: ThreadPoolExecutor, job: Job, page: Page, send: Send) -> Futu
     return beside.submit(copy_context().run, job.changes, page, send)
 
 
-def _remembered(rows: Rows, options: Options) -> tuple[Any, ...] | None:
+class _State(NamedTuple):
+    """What a state file says."""
+
+    after: str
+    """The last primary key of the pages that are done, as `key_text`."""
+    seen: int
+    missed: int
+    """Rows of those pages that somebody else changed meanwhile."""
+
+
+def _remembered(rows: Rows, options: Options, progress: Progress) -> tuple[Any, ...] | None:
     if options.state is None or not options.state.exists():
         return None
-    return rows.key_from(json.loads(options.state.read_text())["after"])
+    try:
+        state = _State(**json.loads(options.state.read_text()))
+    except (TypeError, ValueError):
+        raise ValueError("the state file is not one of this job; remove it to begin anew") from None
+    progress.before, progress.missed = state.seen, state.missed
+    return rows.key_from(state.after)
 
 
-def _remember(rows: Rows, options: Options, after: tuple[Any, ...]) -> None:
+def _remember(options: Options, state: _State) -> None:
     if options.state is None or options.dry_run:
         return
     # replaced at once, so that a kill leaves the old state or the new one
     fresh = options.state.with_suffix(options.state.suffix + ".new")
-    fresh.write_text(json.dumps({"after": rows.key_text(after)}))
+    fresh.write_text(json.dumps(state._asdict()))
     fresh.replace(options.state)

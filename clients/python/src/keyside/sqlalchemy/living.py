@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Connection, Dialect, Engine
 from sqlalchemy.sql import ColumnElement
 
@@ -30,6 +31,7 @@ from keyside.living import (
     run,
     status_of,
 )
+from keyside.living.running import EXACT_COLLATION
 from keyside.living.status import HEAD_BYTES, HEAD_CHARACTERS
 from keyside.sqlalchemy.codecs import codec_of
 from keyside.sqlalchemy.types import BlindIndex, Encrypted, index_columns
@@ -101,11 +103,18 @@ def status(bind: Bind, column: sa.Column[Any]) -> ColumnStatus:
     type_ = _encrypted(column)
     bare: ColumnElement[Any] = sa.column(column.name, type_.impl_instance)
     size = HEAD_CHARACTERS if type_.stored_as_text else HEAD_BYTES
-    head = sa.func.substr(bare, 1, size, type_=type_.impl_instance).label("head")
+    head: ColumnElement[Any] = sa.func.substr(bare, 1, size, type_=type_.impl_instance)
+    as_hexadecimal = type_.stored_as_text and bind.dialect.name in ("mysql", "mariadb")
+    if as_hexadecimal:
+        # their collations take data keys for one whose ids differ in case alone
+        head = sa.func.hex(head, type_=sa.String())
+    head = head.label("head")
     source = sa.table(column.table.name, sa.column(column.name), schema=column.table.schema)
     statement = sa.select(head, sa.func.count()).select_from(source).group_by(head)
     with _connected(bind) as connection:
         heads = [(row[0], row[1]) for row in connection.execute(statement)]
+    if as_hexadecimal:
+        heads = [(None if head is None else bytes.fromhex(head).decode(), count) for head, count in heads]
     return status_of(column.table.name, column.name, heads)
 
 
@@ -163,6 +172,10 @@ class _Rows:
         if plain is not None:
             # as the driver returns and takes it: the job converts
             self._stored[plain.name] = sa.types.NullType()
+        self._texts = {name for name, type_ in self._stored.items() if _is_text(type_)}
+        self._texts |= {c.name for c in table.c if c.name not in self._stored and _is_text(c.type)}
+        if plain is not None and (_is_text(plain.type) or isinstance(plain.type, sa.JSON)):
+            self._texts.add(plain.name)
         self._documents = {plain.name} if plain is not None and isinstance(plain.type, sa.JSON) else set()
         names = [c.name for c in table.c if c.name not in self._stored]
         typed = [sa.column(name, table.c[name].type) for name in names]
@@ -172,6 +185,10 @@ class _Rows:
         self._bound = [self._table.c[table.c[name].name] for name in self._field.bind]
         chooser = table.c.get(self._field.partition_column) if self._field.partition_column else None
         self._partition = self._table.c[chooser.name] if chooser is not None else None
+        primary = {key.name for key in self._keys}
+        beside = [*self._bound, *([self._partition] if self._partition is not None else [])]
+        self._beside = {one.name: number for number, one in enumerate(beside) if one.name not in primary}
+        """Where what chooses context and partition stands behind the other columns of a page."""
         # made once: putting a statement together takes longer than a page of it in the database
         self._pages: dict[Any, sa.Select[Any]] = {}
         self._updates: dict[Any, _Update] = {}
@@ -199,12 +216,14 @@ class _Rows:
         by_column = list(zip(*rows, strict=True)) or [()] * len(statement.selected_columns)
         count = len(self._keys)
         stored = {name: list(by_column[count + number]) for number, name in enumerate(columns)}
-        bound = by_column[count + len(columns) : count + len(columns) + len(self._bound)]
+        beside = by_column[count + len(columns) :]
+        bound = beside[: len(self._bound)]
         return Page(
             list(zip(*by_column[:count], strict=True)),
             stored,
             list(zip(*bound, strict=True)) if bound else None,
             list(by_column[-1]) if self._partition is not None else None,
+            {name: list(beside[number]) for name, number in self._beside.items()},
         )
 
     def _page(self, columns: tuple[str, ...], first: bool) -> sa.Select[Any]:
@@ -251,9 +270,20 @@ class _Rows:
         conditions = [self._table.c[key.name] == sa.bindparam(f"k{n}") for n, key in enumerate(self._keys)]
         for number, name in enumerate(before):
             held = self._held(name)
-            conditions.append(held.is_(None) if name in absent else held == sa.bindparam(f"b{number}", type_=held.type))
+            given = sa.bindparam(f"b{number}", type_=held.type)
+            conditions.append(held.is_(None) if name in absent else self._exactly(name, held, given))
         values = {name: sa.bindparam(f"a{n}", type_=self._table.c[name].type) for n, name in enumerate(after)}
         return sa.update(self._table).where(*conditions).values(values)
+
+    def _exactly(self, name: str, held: ColumnElement[Any], given: ColumnElement[Any]) -> ColumnElement[bool]:
+        """Equality that tells `Abc` from `abc` and from `abc `, whatever the column's collation."""
+        if name not in self._texts:
+            return held == given
+        if self._bind.dialect.name in ("mysql", "mariadb"):
+            held, given = (sa.cast(sa.cast(one, mysql.CHAR(charset="utf8mb4")), sa.BINARY) for one in (held, given))
+            return held == given
+        collation = EXACT_COLLATION.get(self._bind.dialect.name)
+        return held == given if collation is None else held.collate(collation) == given
 
     def key_text(self, key: tuple[Any, ...]) -> str:
         return base64.b64encode(encode(key)).decode()
@@ -263,6 +293,11 @@ class _Rows:
             return tuple(decode(base64.b64decode(text, validate=True)))
         except (binascii.Error, ValueError, TypeError):
             raise ValueError("the state file is not one of this job; remove it to begin anew") from None
+
+
+def _is_text(type_: Any) -> bool:
+    type_ = getattr(type_, "impl_instance", type_)  # what a TypeDecorator stands in front of
+    return isinstance(type_, sa.String) and not isinstance(type_, sa.Enum)
 
 
 class _Update:
