@@ -25,12 +25,15 @@ PIECE_BYTES = 256 << 10
 
 
 class Job(NamedTuple):
-    """A request without its id."""
+    """A request without its id. Shown without its items, since reports of errors show what frames hold."""
 
     op: int
     keyring: str
     context: Contexts
     items: list[Value]
+
+    def __repr__(self) -> str:
+        return f"Job(op={self.op}, keyring={self.keyring!r}, {len(self.items)} items)"
 
     def part(self, piece: slice) -> Job:
         context = self.context[piece] if isinstance(self.context, list) else self.context

@@ -86,7 +86,10 @@ def encode(value: Any, *, canonical: bool = False) -> bytes:
         if isinstance(error, InvalidValue):
             raise
         # not chained: messages of these errors quote the value
-        raise InvalidValue(f"a value of type {type(value).__name__} cannot be encoded") from None
+        kind = f"a value of type {type(value).__name__}"
+        if isinstance(value, Json | dict):
+            kind = "a document with something in it that JSON has no form for"
+        raise InvalidValue(f"{kind} cannot be encoded") from None
 
 
 def decode(data: bytes) -> Any:

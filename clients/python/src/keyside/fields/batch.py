@@ -15,7 +15,7 @@ from keyside import wire
 from keyside.batches import Job, Results
 from keyside.errors import Denied, KeyDisabled, KeysideError, SidecarError, UnknownKeyring
 from keyside.fields.declaration import UNFIT, Field, Index, Place
-from keyside.fields.errors import FieldError, FieldRefused, FieldUnavailable, FieldUnreadable
+from keyside.fields.errors import FieldError, FieldRefused, FieldUnavailable, FieldUnreadable, bare_errors
 from keyside.fields.exchange import Send
 from keyside.fields.placeholder import Placeholder
 from keyside.text import to_text
@@ -24,7 +24,7 @@ from keyside.values import InvalidValue
 Key: TypeAlias = "tuple[Any, ...]"
 
 
-@dataclass
+@dataclass(repr=False)
 class Stored:
     """One encrypted column of a chunk of rows, as the driver returned it (text or bytes; None is NULL)."""
 
@@ -100,6 +100,10 @@ def open_chunk(columns: Sequence[Stored], send: Send) -> list[list[Any]]:
 
     Raises FieldUnreadable (unless the field's on_error is "none"), FieldUnavailable, FieldRefused, BindingMissing.
     """
+    return bare_errors(_open_chunk, columns, send)
+
+
+def _open_chunk(columns: Sequence[Stored], send: Send) -> list[list[Any]]:
     requests, suffixes = _Requests(), _Suffixes()
     opened: list[list[Any]] = [[None] * len(column.stored) for column in columns]
     for number, column in enumerate(columns):
@@ -121,6 +125,10 @@ def renew(columns: Sequence[Stored], send: Send) -> list[list[Any]]:
 
     Raises as `open_chunk` does; a value that does not open is returned as it is where the field's on_error is "none".
     """
+    return bare_errors(_renew, columns, send)
+
+
+def _renew(columns: Sequence[Stored], send: Send) -> list[list[Any]]:
     requests, suffixes = _Requests(), _Suffixes()
     renewed: list[list[Any]] = [list(column.stored) for column in columns]
     for number, column in enumerate(columns):
@@ -142,6 +150,10 @@ def seal(placeholders: Sequence[Placeholder], send: Send) -> None:
 
     Raises FieldUnwritable, FieldUnavailable, FieldRefused, BindingMissing; then nothing of the statement was sent.
     """
+    bare_errors(_seal, placeholders, send)
+
+
+def _seal(placeholders: Sequence[Placeholder], send: Send) -> None:
     requests, suffixes = _Requests(), _Suffixes()
     for place, partition, numbers in _grouped(placeholders):
         scope = place.scope(partition)
@@ -163,7 +175,7 @@ def seal(placeholders: Sequence[Placeholder], send: Send) -> None:
             placeholders[number].sealed = to_text(result) if as_text and result is not None else result
 
 
-@dataclass
+@dataclass(repr=False)
 class Unsealed:
     """Values of one encrypted column or blind index, none of them None, that are to be written to as many rows."""
 
@@ -180,6 +192,10 @@ def seal_columns(columns: Sequence[Unsealed], send: Send) -> list[list[Any]]:
 
     For whole columns of many rows: `seal` makes an object of every value.
     """
+    return bare_errors(_seal_columns, columns, send)
+
+
+def _seal_columns(columns: Sequence[Unsealed], send: Send) -> list[list[Any]]:
     requests, suffixes = _Requests(), _Suffixes()
     sealed: list[list[Any]] = [[None] * len(column.values) for column in columns]
     for number, column in enumerate(columns):
@@ -400,9 +416,12 @@ def _raise_refusal(place: Place, error: KeysideError, key: Key | None = None) ->
     if isinstance(error, FieldError):
         raise error
     if error.retryable:
-        message = "the sidecar cannot be asked now; nothing was written, try again"
+        message = f"the sidecar cannot be asked now ({error}); nothing was written, try again"
         raise FieldUnavailable(message, place.table, place.column, key) from error
     if isinstance(error, UnknownKeyring):
-        message = f"the keyring {place.keyring!r} does not exist, or is not partitioned as the column declares"
+        create = f"keyside keyring create {place.keyring}{' --partitioned' if place.partition is not None else ''}"
+        message = (
+            f"the keyring {place.keyring!r} does not exist ({create}), or is not partitioned as the column declares"
+        )
         raise FieldRefused(message, place.table, place.column, key) from error
     raise FieldRefused(f"the sidecar refused ({error})", place.table, place.column, key) from error

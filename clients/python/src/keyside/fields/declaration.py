@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
@@ -16,6 +17,8 @@ from keyside.values import InvalidValue, decode, encode
 
 MAGIC: Final = b"\xc1\x01"
 LEAST_ENVELOPE: Final = 38
+KEYRING_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+"""docs/spec/wire.md"""
 UNFIT: Final = (TypeError, ValueError, AttributeError, ArithmeticError, LookupError)
 """What conversions raise for values of another type than theirs."""
 
@@ -64,6 +67,12 @@ class Place:
     """Whether the row must tell its key or its partition."""
 
     def __post_init__(self) -> None:
+        if KEYRING_NAME.fullmatch(self.keyring) is None:
+            wanted = "1 to 64 letters, digits, `_`, `.` and `-`, the first a letter or digit"
+            raise ValueError(f"keyring {self.keyring!r}: expected {wanted}")
+        if not self.context and "." in self.column:
+            message = "a dot in a column's name leaves open where the table's ends; give the column context=…"
+            raise ValueError(f"{self.column!r}: {message}")
         object.__setattr__(self, "prefix", (self.context or f"{self.table}.{self.column}").encode())
         object.__setattr__(self, "needs_row", isinstance(self.partition, str))
 

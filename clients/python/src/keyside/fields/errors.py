@@ -15,9 +15,13 @@ Messages name table, column and row key, never a value or a ciphertext.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 from keyside.errors import KeysideError
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class FieldError(KeysideError):
@@ -75,3 +79,20 @@ class UnbatchedWarning(UserWarning):
 
 class BatchingOff(UserWarning):
     """The ORM is not the one that batching was made for: every value takes a round trip of its own."""
+
+
+def bare_errors(work: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
+    """What `work` returns. A FieldError leaves it without the frames beneath: reports of errors show the variables of
+    frames, and those hold the plaintext of whole chunks of rows."""
+    try:
+        return work(*arguments, **named)
+    except FieldError as error:
+        failed = error
+    shed: BaseException | None = failed
+    while shed is not None:
+        shed.__traceback__ = None
+        shed = shed.__cause__ or shed.__context__
+    try:
+        raise failed
+    finally:
+        del failed  # this frame and its own traceback would hold each other
