@@ -7,6 +7,7 @@ from datetime import date
 from typing import Any
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.db.models import F
 from keyside.django.living import backfill, decrypt_column, plain_field_of, status
 from keyside.django.rows import TableRows
@@ -83,3 +84,10 @@ def test_a_plaintext_in_an_encrypted_column_is_reported_and_not_encrypted(alias:
         NAME.__dict__["declaration"] = declared
     assert "planted" not in str(caught.value)
     assert PlainCitizen.objects.using(alias).get(number=7).name == "planted"
+
+
+def test_the_command_says_that_rows_are_left(alias: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TableRows, "write", lambda rows, changes: 0)
+    with pytest.raises(CommandError, match="others kept changing 245 rows; run the same command again") as caught:
+        call_command("keyside_backfill", "citizens.Citizen.name", "--database", alias)
+    assert caught.value.returncode == 75

@@ -108,6 +108,9 @@ class JobCommand(ColumnsCommand):
         progress = self.run_job(field, pace, bar if shown else (lambda progress: None), options)
         if shown:
             bar.finish(progress)
+        if progress.missed and not progress.dry_run:
+            message = f"{label_of(field)}: others kept changing {progress.missed:,} rows; run the same command again"
+            raise CommandError(message, returncode=EXIT_RETRY)
         return {
             "database": options["database"],
             "dry_run": options["dry_run"],
