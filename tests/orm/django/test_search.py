@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connections, transaction
-from django.db.models import Count, F, Max, Q
+from django.db.models import Count, Exists, F, Max, OuterRef, Q, Subquery
 from django.db.models.functions import Concat, Lower, Now
-from keyside.fields import NotSearchable
+from keyside.fields import BindingMissing, NotSearchable
 from keyside.testing import assert_round_trips
 
 from tests.orm.django.clinics.models import Badge, Card, Clinic, Everything, Letter, Patient, patient
@@ -92,11 +92,68 @@ def test_through_relations(database: str) -> None:
         (lambda: Patient.objects.filter(email=Now()), "compare it with plain values"),
         (lambda: Patient.objects.aggregate(x=Max("email")), "Max"),
         (lambda: Patient.objects.aggregate(x=Count("email", distinct=True)), "Count"),
+        (lambda: Patient.objects.annotate(m=F("email"))[:9].aggregate(x=Max("m")).values(), "Max"),
+        (lambda: Patient.objects.filter(number__in=Patient.objects.values("email")), "in .* a subquery selects it"),
+        (lambda: Clinic.objects.filter(pk__in=Patient.objects.values_list(F("email"))), "a subquery selects it"),
+        (lambda: Clinic.objects.filter(pk=Subquery(Patient.objects.values("email")[:1])), "a subquery selects it"),
+        (lambda: Clinic.objects.order_by(Subquery(Clinic.objects.values("name")[:1])), "a subquery selects it"),
     ],
 )
 def test_what_ciphertexts_cannot_answer(database: str, ask: Any, told: str) -> None:
     with pytest.raises(NotSearchable, match=told):
         list(ask())
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: Card.objects.values("number").annotate(n=Count("pk")),
+        lambda: Patient.objects.values("clinic__name").annotate(n=Count("pk")),
+        lambda: Clinic.objects.values("pk", "patients__email").annotate(n=Count("patients__pk")),
+        lambda: Card.objects.values_list("number").distinct(),
+        lambda: Clinic.objects.values_list("name").union(Clinic.objects.values_list("name")),
+        lambda: Clinic.objects.values_list("name").intersection(Clinic.objects.values_list("name")),
+        lambda: Clinic.objects.values_list("pk", "name").union(Card.objects.values_list("pk", "number"), all=True),
+        lambda: Clinic.objects.values_list("pk").union(Card.objects.values_list("number"), all=True),
+        lambda: Card.objects.values_list("number", "pk").union(Card.objects.values_list("pk", "number"), all=True),
+    ],
+)
+def test_equal_values_are_not_told_apart(cards: str, ask: Any) -> None:
+    with pytest.raises(NotSearchable, match=r"(values|distinct|a set operation).* cannot be answered"):
+        list(ask())
+
+
+def test_rows_are_taken_together_by_their_key(cards: str) -> None:
+    """Then it does not matter that ciphertexts of equal values differ."""
+    Clinic.objects.bulk_create([Clinic(id=1, name="a"), Clinic(id=2, name="a")])
+    Patient.objects.bulk_create([patient(n, 1 + n % 2) for n in range(4)])
+    grouped = Patient.objects.values_list("clinic", "clinic__name").annotate(n=Count("pk"))
+    assert sorted(grouped) == [(1, "a", 2), (2, "a", 2)]
+    counted = Clinic.objects.annotate(n=Count("patients"))
+    assert sorted((one.name, one.n) for one in counted) == [("a", 2), ("a", 2)]
+    assert sorted(Clinic.objects.filter(patients__isnull=False).values_list("pk", "name").distinct()) == [
+        (1, "a"),
+        (2, "a"),
+    ]
+    assert Patient.objects.values("pk", "clinic__name").distinct().count() == 4
+    both = Clinic.objects.order_by()
+    assert len(both.union(both.filter(pk=1))) == 2
+    assert [one.name for one in both.intersection(both.filter(pk=1))] == ["a"]
+    assert sorted(Card.objects.values_list("last_four").annotate(n=Count("pk")).values_list("n", flat=True)) == [1] * 6
+    assert Clinic.objects.filter(Exists(Patient.objects.filter(clinic=OuterRef("pk")).values("email"))).count() == 2
+    first = Patient.objects.filter(clinic=OuterRef("pk")).order_by("number").values("email")[:1]
+    named = Clinic.objects.annotate(first=Subquery(Clinic.objects.filter(pk=OuterRef("pk")).values("name")))
+    assert {one.first for one in named} == {"a"}
+    with pytest.raises(BindingMissing):
+        list(Clinic.objects.annotate(first=Subquery(first)))
+
+
+def test_no_rows_and_conditions_in_sql(cards: str) -> None:
+    assert list(Card.objects.none()) == []
+    assert Card.objects.none().count() == 0
+    assert (Card.objects.none() | Card.objects.filter(number="41110001")).count() == 1
+    assert list(Card.objects.filter(Q(pk__in=[]) | Q(number="41110001")).values_list("number")) == [("4111 0001",)]
+    assert Card.objects.extra(where=["number IS NULL"]).get().number is None
 
 
 def test_counts(cards: str) -> None:

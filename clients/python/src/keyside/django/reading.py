@@ -13,13 +13,14 @@ from itertools import chain, islice
 from typing import Any, Final
 
 from django.db.models.expressions import Col, ColPairs
-from django.db.models.sql.compiler import SQLCompiler
+from django.db.models.sql.compiler import SQLAggregateCompiler, SQLCompiler
 from django.db.models.sql.query import RawQuery
 
 from keyside.django import settings
 from keyside.django.fetching import compiling
 from keyside.django.fields import EncryptedField
-from keyside.django.inspection import check_searchable
+from keyside.django.grouping import combining, note_part
+from keyside.django.inspection import check_aggregated, check_searchable
 from keyside.django.telling import field_named
 from keyside.fields import RowKeys, Stored, current, open_chunk
 
@@ -49,6 +50,8 @@ def hook_reads() -> None:
     SQLCompiler.execute_sql = _execute_sql(SQLCompiler.execute_sql)
     SQLCompiler.get_select = _get_select(SQLCompiler.get_select)
     SQLCompiler.pre_sql_setup = _pre_sql_setup(SQLCompiler.pre_sql_setup)
+    SQLCompiler.get_combinator_sql = _get_combinator_sql(SQLCompiler.get_combinator_sql)
+    SQLAggregateCompiler.as_sql = _aggregate_as_sql(SQLAggregateCompiler.as_sql)
 
 
 def _apply_converters(original: Any) -> Any:
@@ -228,8 +231,26 @@ def _pre_sql_setup(original: Any) -> Any:
     def pre_sql_setup(self: Any, *args: Any, **options: Any) -> Any:
         setup = original(self, *args, **options)
         if setup is not None:
-            _, order_by, group_by = setup
-            check_searchable(self, order_by, group_by)
+            check_searchable(self, setup[1])
+            note_part(self)
         return setup
 
     return pre_sql_setup
+
+
+def _get_combinator_sql(original: Any) -> Any:
+    @wraps(original)
+    def get_combinator_sql(self: Any, combinator: str, all: bool) -> Any:  # noqa: A002  as Django calls it
+        with combining(merged=combinator != "union" or not all):
+            return original(self, combinator, all)
+
+    return get_combinator_sql
+
+
+def _aggregate_as_sql(original: Any) -> Any:
+    @wraps(original)
+    def as_sql(self: Any) -> Any:
+        check_aggregated(self.query)
+        return original(self)
+
+    return as_sql

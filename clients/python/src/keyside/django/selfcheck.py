@@ -6,7 +6,7 @@ import inspect
 from types import SimpleNamespace
 from typing import Any, Final
 
-from django.db.models.sql.compiler import SQLCompiler, SQLInsertCompiler
+from django.db.models.sql.compiler import SQLAggregateCompiler, SQLCompiler, SQLInsertCompiler
 from django.db.models.sql.subqueries import UpdateQuery
 
 READING: Final[list[tuple[Any, str, list[str]]]] = [
@@ -14,6 +14,8 @@ READING: Final[list[tuple[Any, str, list[str]]]] = [
     (SQLCompiler, "execute_sql", ["result_type", "chunked_fetch", "chunk_size"]),
     (SQLCompiler, "get_select", ["with_col_aliases"]),
     (SQLCompiler, "pre_sql_setup", ["with_col_aliases"]),
+    (SQLCompiler, "get_combinator_sql", ["combinator", "all"]),
+    (SQLAggregateCompiler, "as_sql", []),
 ]
 WRITING: Final[list[tuple[Any, str, list[str]]]] = [
     (UpdateQuery, "add_update_values", ["values"]),
