@@ -21,9 +21,9 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.orm.django.project")
 django.setup()
 
 from tests.orm.django.citizens.models import created  # noqa: E402  models need the set-up above
-from tests.orm.django.clinics.models import Badge, Card, Clinic, Everything, GoldCard, Letter, Memo, Patient  # noqa: E402
+from tests.orm.django.clinics.models import Badge, Card, Clinic, Everything, GoldCard, Letter, Memo, Patient, Peculiar  # noqa: E402
 
-CLINICS = (Clinic, Patient, Badge, Card, GoldCard, Memo, Letter, Everything)
+CLINICS = (Clinic, Patient, Badge, Card, GoldCard, Memo, Letter, Peculiar, Everything)
 
 
 @pytest.fixture(scope="session", autouse=True)

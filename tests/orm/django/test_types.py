@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.db import connections
+from django.test.utils import override_settings
+from django.utils.timezone import override
 from keyside.testing import assert_encrypted, assert_round_trips
 
-from tests.orm.django.clinics.models import Card, Everything, Patient
+from tests.orm.django.clinics.models import Card, Everything, Patient, Peculiar, Tag
 
 VALUES: dict[str, list[Any]] = {
     "text": ["", "a", "ü€😀\0", "x" * 100_000],
@@ -73,6 +77,41 @@ def test_what_a_plain_field_would_convert_is_converted(database: str, name: str,
     made = Everything.objects.create(**{name: given})
     got = getattr(Everything.objects.get(pk=made.pk), name)
     assert (got, type(got)) == (kept, type(kept))
+
+
+def test_fields_of_the_applications_own(database: str) -> None:
+    """What a plain column would hold of a value is what is encrypted, and NULL where it would be NULL."""
+    Peculiar.objects.create(address="", handle="@ann", tag=Tag("x"), words=["b", "a"], grade=1)
+    Peculiar.objects.bulk_create([Peculiar(handle="@"), Peculiar(handle="")])
+    one = Peculiar.objects.get(handle="@ann")
+    assert (one.address, one.handle, one.words, one.get_grade_display()) == (None, "ann", ("a", "b"), "One")
+    assert one.tag.word == "x"
+    assert Peculiar.objects.get(handle="ann") == one
+    assert Peculiar.objects.filter(address__isnull=True).count() == Peculiar.objects.filter(address="").count() == 3
+    assert Peculiar.objects.filter(handle="@").count() == Peculiar.objects.filter(handle=None).count() == 2
+    assert Peculiar.objects.get(handle__in=(name for name in ["", "ann"])) == one
+    one.handle, one.address = "@", "::1"
+    one.save()
+    assert Peculiar.objects.filter(handle__isnull=True).count() == 3
+    Peculiar.objects.update(address="")
+    Peculiar.objects.bulk_update([one], ["address"])
+    assert Peculiar.objects.get(address="::1") == one
+    one.address = ""
+    Peculiar.objects.bulk_update([one], ["address"])
+    assert Peculiar.objects.filter(address__isnull=True, address_index__isnull=True).count() == 3
+
+
+@pytest.mark.parametrize("use_tz", [True, False])
+def test_moments_are_those_of_a_plain_column(database: str, use_tz: bool) -> None:
+    """Naive ones are meant in the default zone, whatever zone is current, and are warned of without being quoted."""
+    naive, berlin = datetime(2024, 1, 1, 12), ZoneInfo("Europe/Berlin")
+    with override_settings(USE_TZ=use_tz, TIME_ZONE="Europe/Berlin"), override("Asia/Tokyo"):
+        expected = naive.replace(tzinfo=berlin) if use_tz else naive
+        with pytest.warns(RuntimeWarning, match=r"moment received a naive datetime while") if use_tz else nullcontext():
+            made = Everything.objects.create(moment=naive)
+        assert Everything.objects.get(pk=made.pk).moment == expected
+        made = Everything.objects.create(moment=naive.replace(tzinfo=berlin))
+        assert Everything.objects.get(pk=made.pk).moment == expected
 
 
 def test_columns(database: str) -> None:

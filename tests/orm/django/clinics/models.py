@@ -87,6 +87,50 @@ class Letter(models.Model):
     )
 
 
+class Handle(models.CharField):
+    """The application's own: NULL in place of nothing, and kept without its @."""
+
+    def get_prep_value(self, value: Any) -> Any:
+        value = super().get_prep_value(value)
+        return value.removeprefix("@") or None if value is not None else None
+
+
+class Tag:
+    def __init__(self, word: str) -> None:
+        self.word = word
+
+
+class TagField(models.TextField):
+    """The application's own: an object of its own from and to the column."""
+
+    def get_db_prep_save(self, value: Any, connection: Any) -> Any:
+        return value.word
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        return Tag(value)
+
+
+class SortedField(models.JSONField):
+    """The application's own: another document than the one that it is given."""
+
+    def get_prep_value(self, value: Any) -> Any:
+        return sorted(value)
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        found = super().from_db_value(value, expression, connection)
+        return found if found is None else tuple(found)
+
+
+class Peculiar(models.Model):
+    """Fields that convert values in ways of their own."""
+
+    address = EncryptedField(models.GenericIPAddressField(null=True), keyring="all", blind_index=BlindIndex())
+    handle = EncryptedField(Handle(max_length=20, null=True), keyring="all", blind_index=BlindIndex(unique=True))
+    tag = EncryptedField(TagField(null=True), keyring="all")
+    words = EncryptedField(SortedField(null=True), keyring="all")
+    size = EncryptedField(models.IntegerField(name="grade", choices=((1, "One"),), null=True), keyring="all")
+
+
 class Everything(models.Model):
     """A column of every type, for values that keep their type."""
 

@@ -7,8 +7,9 @@ binary fields, the bytes) that the column held before it was encrypted.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timezone
 from decimal import Decimal
 from typing import Any, Final
@@ -18,8 +19,9 @@ from django.core.exceptions import ValidationError
 from django.db import connection, models
 from django.db.backends.utils import format_number
 from django.utils.duration import duration_string
-from django.utils.timezone import is_naive, make_aware
+from django.utils.timezone import get_default_timezone, is_naive, make_aware, make_naive
 
+from keyside.fields.declaration import UNFIT
 from keyside.values import InvalidValue, Json, Kind, decode, decoder_of, encode, text_column, text_encoding
 
 Convert = Callable[[Any], Any]
@@ -41,6 +43,8 @@ class Codec:
     """Reads an encoding in place of `restore`."""
     text_as_it_is: bool = False
     """Whether `prepare` changes nothing about a str."""
+    is_null: Callable[[Any], bool] | None = None
+    """Whether a plain column would hold NULL in a value's place, where a field makes NULL of some."""
 
     def to_bytes(self) -> Callable[[Any], bytes]:
         """A function, since it runs for every value that is written."""
@@ -73,23 +77,43 @@ class Codec:
 def codec_of(inner: models.Field) -> Codec:
     """The codec of a field's values."""
     if isinstance(inner, models.JSONField):
-        return _json(inner)
+        return _json(inner)  # which tells SQL's NULL from its own
     if isinstance(inner, models.BinaryField):
         return Codec(_binary, _binary, _binary, Kind.BYTES)
     if hasattr(inner, "base_field") and inner.get_internal_type() == "ArrayField":
         return _array(codec_of(inner.base_field))
     codec = _simple(inner)
+    if _is_own(inner, "get_prep_value", "get_db_prep_value", "get_db_prep_save"):
+        codec = replace(codec, is_null=lambda value: _is_null(inner, value))
     own = getattr(inner, "from_db_value", None)
     if own is None:
         return codec
     # a field of the application's own, over one of Django's: what a plain column would hold is what is encrypted
-    return Codec(
-        lambda value: inner.get_db_prep_value(value, connection),
-        lambda stored: own(stored, None, connection),
-        lambda value: str(inner.get_db_prep_value(value, connection)),
-        None,
-        lambda value: own(value, None, connection),
+    return replace(
+        codec,
+        prepare=lambda value: inner.get_db_prep_save(value, connection),
+        read_plain=lambda stored: own(stored, None, connection),
+        write_plain=lambda value: str(inner.get_db_prep_save(value, connection)),
+        kind=None,
+        restore=lambda value: own(value, None, connection),
+        text_as_it_is=False,
     )
+
+
+def _is_own(inner: models.Field, *methods: str) -> bool:
+    """Whether a field's class is the application's, and converts values in a way of its own."""
+    for name in methods:
+        owner = next(kind for kind in type(inner).__mro__ if name in vars(kind))
+        if not owner.__module__.startswith("django.db.models."):
+            return True
+    return isinstance(inner, models.GenericIPAddressField)  # Django's own that makes NULL of an empty text
+
+
+def _is_null(inner: models.Field, value: Any) -> bool:
+    try:
+        return inner.get_db_prep_save(value, connection) is None
+    except (*UNFIT, ValidationError):
+        return False  # found, and told, where the value is encrypted
 
 
 _KINDS: Final[list[tuple[type[models.Field], Kind]]] = [
@@ -112,9 +136,9 @@ def _simple(inner: models.Field) -> Codec:
         return Codec(lambda value: _quantized(inner, to_python(value)), to_python, str, Kind.DECIMAL)
     if isinstance(inner, models.DateTimeField):
         return Codec(
-            lambda value: _moment(to_python, value),
-            lambda stored: _restored_moment(_moment(to_python, stored)),
-            lambda value: str(_moment(to_python, value).isoformat()),
+            lambda value: _moment(inner, to_python, value),
+            lambda stored: _restored_moment(_as_configured(to_python(stored))),
+            lambda value: str(_moment(inner, to_python, value).isoformat()),
             Kind.DATETIME,
             _restored_moment,
         )
@@ -156,16 +180,30 @@ def _quantized(inner: models.DecimalField, value: Decimal) -> Decimal:
     return Decimal(text)
 
 
-def _moment(to_python: Convert, value: Any) -> datetime:
+def _moment(inner: models.DateTimeField, to_python: Convert, value: Any) -> datetime:
     if isinstance(value, date) and not isinstance(value, datetime):
-        value = datetime(value.year, value.month, value.day)  # as Django reads a date, without its warning
+        value = datetime(value.year, value.month, value.day)  # as Django reads a date
     moment: datetime = to_python(value)
-    return make_aware(moment) if settings.USE_TZ and is_naive(moment) else moment
+    if settings.USE_TZ and is_naive(moment):
+        # Django's warning, without the value
+        name = f"{inner.model.__name__}.{inner.name}" if hasattr(inner, "model") else "(unbound)"
+        message = f"DateTimeField {name} received a naive datetime while time zone support is active."
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+    return _as_configured(moment)
+
+
+def _as_configured(moment: datetime) -> datetime:
+    """As the project keeps moments: aware where it uses time zones, else naive and in the default zone."""
+    if settings.USE_TZ:
+        return make_aware(moment, get_default_timezone()) if is_naive(moment) else moment
+    return moment if is_naive(moment) else make_naive(moment, get_default_timezone())
 
 
 def _restored_moment(moment: datetime) -> datetime:
-    """As a plain column returns it: in UTC where the project uses time zones."""
-    return moment if moment.tzinfo is None or not settings.USE_TZ else moment.astimezone(_UTC)
+    """As a plain column returns it: in UTC where the project uses time zones, else naive."""
+    if moment.tzinfo is None:
+        return moment
+    return moment.astimezone(_UTC) if settings.USE_TZ else make_naive(moment, get_default_timezone())
 
 
 def _binary(value: Any) -> bytes:
@@ -175,14 +213,17 @@ def _binary(value: Any) -> bytes:
 
 
 def _json(inner: models.JSONField) -> Codec:
+    own = type(inner).from_db_value is not models.JSONField.from_db_value
+
     def dumps(value: Any) -> str:
         return json.dumps(value, cls=inner.encoder)
 
     def prepare(value: Any) -> Json:
+        value = inner.get_prep_value(value)
         return Json(value) if inner.encoder is None else Json(text=dumps(value))
 
     def loads(text: Any) -> Any:
-        return json.loads(text, cls=inner.decoder)
+        return inner.from_db_value(text, None, connection) if own else json.loads(text, cls=inner.decoder)
 
     def read(data: bytes) -> Any:
         if data[:1] != b"\x1c":
@@ -192,7 +233,7 @@ def _json(inner: models.JSONField) -> Codec:
     def read_plain(stored: Any) -> Any:
         return loads(stored) if isinstance(stored, str) else stored
 
-    return Codec(prepare, read_plain, dumps, Kind.JSON, read=None if inner.decoder is None else read)
+    return Codec(prepare, read_plain, dumps, Kind.JSON, read=read if own or inner.decoder else None)
 
 
 def _array(item: Codec) -> Codec:

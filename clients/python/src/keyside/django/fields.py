@@ -97,6 +97,7 @@ class EncryptedField(models.Field):
         self._stored = _stored_field(storage)
         super().__init__(
             verbose_name=inner._verbose_name,
+            name=None if hasattr(inner, "model") else inner.name,
             max_length=inner.max_length,
             blank=inner.blank,
             null=inner.null,
@@ -130,16 +131,19 @@ class EncryptedField(models.Field):
 
     def contribute_to_class(self, cls: type[models.Model], name: str, private_only: bool = False) -> None:
         self._forget()
+        self.inner.name = self.name  # what it was called before a migration renamed it is past
         self.inner.set_attributes_from_name(name)
         self.inner.model = cls
         super().contribute_to_class(cls, name, private_only)
-        names = [index.name or f"{name}_index" for index in self.blind_indexes]
+        names = [index.name or f"{self.name}_index" for index in self.blind_indexes]
         if len(set(names)) < len(names):
-            raise ValueError(f"{cls.__name__}.{name}: its blind indexes need names of their own, BlindIndex(name=…)")
+            raise ValueError(
+                f"{cls.__name__}.{self.name}: its blind indexes need names of their own, BlindIndex(name=…)"
+            )
         here = {field.name for field in cls._meta.local_fields}
         for index, own in zip(self.blind_indexes, names, strict=True):
             if own not in here:
-                cls.add_to_class(own, index.field_for(name))
+                cls.add_to_class(own, index.field_for(self.name))
 
     def deconstruct(self) -> tuple[str, str, list[Any], dict[str, Any]]:
         """Without the indexes: their columns are fields that migrations name themselves."""
@@ -275,10 +279,16 @@ class EncryptedField(models.Field):
             value, row = value.value, value.row
         if value is None or hasattr(value, "as_sql") or isinstance(value, Placeholder):
             return value
+        if self.holds_null(value):
+            return None
         written = Written(self.declaration, value, self._declared_indexes)
         if self.stage is Stage.PLAIN:
             written.sealed = self._plain(value)
         return tell(written, row)
+
+    def holds_null(self, value: Any) -> bool:
+        """Whether a plain column would hold NULL for a value, since the field inside makes NULL of it."""
+        return self.codec.is_null is not None and self.codec.is_null(value)
 
     def get_db_prep_save(self, value: Any, connection: Any) -> Any:
         if hasattr(value, "as_sql"):

@@ -52,7 +52,7 @@ class _IndexAttribute(DeferredAttribute):
         if instance is None:
             return self
         value = getattr(instance, self.field.source_field.attname)
-        if value is None or hasattr(value, "resolve_expression"):
+        if value is None or hasattr(value, "resolve_expression") or self.field.source_field.holds_null(value):
             return None
         try:
             return None if self.field.declaration.encode(value) is None else value
@@ -172,6 +172,8 @@ class BlindIndexField(models.Field):
             value, row = value.value, value.row
         if value is None or hasattr(value, "as_sql") or isinstance(value, Placeholder):
             return value
+        if self.source_field.holds_null(value):
+            return None
         return tell(Placeholder(self.declaration, value), row)
 
     def get_lookup(self, lookup_name: str) -> Any:

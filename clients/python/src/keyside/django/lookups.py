@@ -60,7 +60,8 @@ class _ByIndex(Lookup):
             refuse(field, self.lookup_name, advice)
 
     def get_prep_lookup(self) -> Any:
-        return self.rhs
+        """As Django asks it: None makes a condition on NULL of an equality."""
+        return None if self.lhs.target.holds_null(self.rhs) else self.rhs
 
     def index(self) -> models.Field:
         """The first index of a whole value. Raises NotSearchable."""
@@ -140,10 +141,17 @@ class In(_ByIndex):
     lookup_name = "in"
     compared = "in"
 
+    def __init__(self, lhs: Any, rhs: Any) -> None:
+        # an iterator ends once, and is asked more often
+        super().__init__(lhs, rhs if hasattr(rhs, "resolve_expression") else list(rhs))
+
     def _refuse_expressions(self, field: Any, value: Any) -> None:
         super()._refuse_expressions(field, value)
         for one in value:
             super()._refuse_expressions(field, one)
+
+    def get_prep_lookup(self) -> Any:
+        return [value for value in self.rhs if not self.lhs.target.holds_null(value)]
 
     def values(self) -> list[Any]:
         values = [value for value in self.rhs if value is not None]
