@@ -229,20 +229,7 @@ class EncryptedField(models.Field):
         self.inner.run_validators(value)
 
     def clean(self, value: Any, model_instance: models.Model | None) -> Any:
-        """As the field inside, and whether a unique blind index has the value already."""
-        value = self.inner.clean(value, model_instance)
-        if model_instance is not None and value not in self.empty_values:
-            self._check_unique(value, model_instance)
-        return value
-
-    def _check_unique(self, value: Any, instance: models.Model) -> None:
-        for field, declared in self.indexes:
-            if field.unique and declared.encode(value) is not None:
-                others = type(instance)._base_manager.using(instance._state.db).filter(**{field.name: value})
-                if not instance._state.adding and instance._is_pk_set():
-                    others = others.exclude(pk=instance.pk)
-                if others.exists():
-                    raise instance.unique_error_message(type(instance), (self.name,))
+        return self.inner.clean(value, model_instance)
 
     def value_to_string(self, obj: models.Model) -> Any:
         return self.inner.value_to_string(obj)

@@ -6,6 +6,7 @@ import inspect
 from types import SimpleNamespace
 from typing import Any, Final
 
+from django.db import models
 from django.db.models.sql.compiler import SQLAggregateCompiler, SQLCompiler, SQLInsertCompiler
 from django.db.models.sql.subqueries import UpdateQuery
 
@@ -21,6 +22,10 @@ WRITING: Final[list[tuple[Any, str, list[str]]]] = [
     (UpdateQuery, "add_update_values", ["values"]),
     (UpdateQuery, "add_update_fields", ["values_seq"]),
     (SQLInsertCompiler, "pre_save_val", ["field", "obj"]),
+    (models.Model, "_get_unique_checks", ["exclude", "include_meta_constraints"]),
+    (models.Model, "_perform_unique_checks", ["unique_checks"]),
+    (models.Model, "validate_constraints", ["exclude"]),
+    (models.Model, "unique_error_message", ["model_class", "unique_check"]),
 ]
 
 

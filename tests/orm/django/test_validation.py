@@ -1,0 +1,83 @@
+"""What must be unique: the database holds it by blind indexes, people are told of the fields."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django import forms
+from django.core.exceptions import ValidationError
+from keyside.testing import assert_round_trips
+
+from tests.orm.django.clinics.models import Badge, Clinic, Patient, patient
+
+TAKEN = {"email": ["Patient with this Email already exists."]}
+
+
+class PatientForm(forms.ModelForm):
+    class Meta:
+        model = Patient
+        fields = ("number", "email")
+
+
+class BadgeForm(forms.ModelForm):
+    class Meta:
+        model = Badge
+        fields = ("clinic", "holder")
+
+
+PatientForms = forms.modelformset_factory(Patient, form=PatientForm, extra=2)
+
+
+@pytest.fixture
+def clinic(database: str) -> Clinic:
+    return Clinic.objects.create(id=1, name="one")
+
+
+def refused(instance: Any, **options: Any) -> dict[str, list[str]]:
+    with pytest.raises(ValidationError) as caught:
+        instance.full_clean(**options)
+    told: dict[str, list[str]] = caught.value.message_dict
+    return told
+
+
+def test_an_object_is_told_once_and_of_the_field(clinic: Clinic) -> None:
+    patient(1, email="A@b.c").save()
+    assert refused(patient(2, email="a@B.c")) == TAKEN
+    with pytest.raises(ValidationError) as caught:
+        patient(2, email="a@B.c").validate_unique()
+    assert caught.value.message_dict == TAKEN
+    patient(2, email="a@B.c").full_clean(exclude=["email"])
+    patient(2, email="another@b.c").full_clean()
+    kept = Patient.objects.get()
+    with assert_round_trips(max=1):
+        kept.full_clean(exclude=["clinic"])
+
+
+def test_a_form_is_told_of_the_field(clinic: Clinic) -> None:
+    patient(1, email="A@b.c").save()
+    form = PatientForm({"number": "2", "email": "a@B.c"})
+    assert not form.is_valid()
+    assert form.errors == TAKEN
+    assert PatientForm({"number": "2", "email": "other@b.c"}).is_valid()
+    assert PatientForm({"number": "1", "email": "A@B.C"}, instance=Patient.objects.get()).is_valid()
+
+
+def test_a_formset_finds_what_it_would_write_twice(clinic: Clinic) -> None:
+    typed = {"form-TOTAL_FORMS": "2", "form-INITIAL_FORMS": "0"}
+    for number in range(2):
+        typed |= {f"form-{number}-number": str(number), f"form-{number}-email": "same@b.c"}
+    formset = PatientForms(typed, queryset=Patient.objects.none())
+    assert not formset.is_valid()
+    assert formset.non_form_errors() == ["Please correct the duplicate data for email."]
+
+
+def test_a_constraint_over_an_index_is_validated_by_forms(clinic: Clinic) -> None:
+    Badge.objects.create(clinic=clinic, holder="Ann")
+    told = {"__all__": ["Badge with this Clinic and Holder already exists."]}
+    assert refused(Badge(clinic=clinic, holder="Ann")) == told
+    form = BadgeForm({"clinic": "1", "holder": "Ann"})
+    assert not form.is_valid()
+    assert form.errors == told
+    assert BadgeForm({"clinic": "1", "holder": "Bob"}).is_valid()
+    Badge(clinic=clinic, holder="Ann").full_clean(exclude=["holder"])
