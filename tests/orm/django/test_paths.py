@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from datetime import date
 from typing import Any
@@ -9,13 +10,14 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.core import serializers
-from django.db import transaction
+from django.db import connections, transaction
 from django.db.models import Count, F, Prefetch, Q, Value
+from django.test.utils import CaptureQueriesContext
 from keyside import context
-from keyside.fields import BindingMissing, FieldUnwritable
+from keyside.fields import BindingMissing, FieldUnwritable, NotSearchable
 from keyside.testing import assert_encrypted, assert_round_trips
 
-from tests.orm.django.clinics.models import Card, Clinic, GoldCard, Memo, Patient, patient
+from tests.orm.django.clinics.models import Card, Clinic, GoldCard, Memo, Patient, Peculiar, patient
 
 ROWS = 300
 MAILS = [f"P{number}@Example.ORG" for number in range(ROWS)]
@@ -205,6 +207,31 @@ def test_get_or_create(database: str) -> None:
         same, made = Patient.objects.update_or_create(email="A@b.C", defaults={"email": "new@b.c", "number": 2})
     assert (same, made) == (one, False)
     assert Patient.objects.get(email="new@b.c").number == 2
+
+
+def test_update_or_create_writes_what_it_is_told(database: str) -> None:
+    made = Patient.objects.create(id=patient(1).id, number=1, clinic_id=1, email="A@b.c")
+    with CaptureQueriesContext(connections[database]) as queries:
+        Patient.objects.update_or_create(id=made.id, defaults={"number": 2})
+    update = next(one["sql"] for one in queries if one["sql"].startswith("UPDATE"))
+    assert "number" in update
+    assert "email" not in update
+    assert "notes" not in update
+    copied = pickle.loads(pickle.dumps(Patient.objects.get()))
+    copied.email = "new@b.c"
+    copied.save()
+    assert Patient.objects.get(email="NEW@b.c").number == 2
+
+
+def test_an_upsert_finds_the_row_by_its_unique_index(database: str) -> None:
+    Peculiar.objects.create(handle="ann", address="::1")
+    told: dict[str, Any] = {"update_conflicts": True, "update_fields": ["address"]}
+    if database != "mariadb":  # there any unique key finds the row
+        with pytest.raises(NotSearchable, match="unique_fields"):
+            Peculiar.objects.bulk_create([Peculiar(handle="@ann")], unique_fields=["tag"], **told)
+        told["unique_fields"] = ["handle"]
+    Peculiar.objects.bulk_create([Peculiar(handle="@ann", address="::2"), Peculiar(handle="bob")], **told)
+    assert {one.handle: one.address for one in Peculiar.objects.all()} == {"ann": "::2", "bob": None}
 
 
 def test_upserts(database: str) -> None:

@@ -148,6 +148,14 @@ def test_rows_are_taken_together_by_their_key(cards: str) -> None:
         list(Clinic.objects.annotate(first=Subquery(first)))
 
 
+def test_index_columns_are_nobodys_values(cards: str) -> None:
+    one = Card.objects.filter(number="41110001")
+    assert set(one.values().get()) == {"id", "number", "limit"}
+    assert one.values_list().get()[1:] == ("4111 0001", 1)
+    assert set(one.values("last_four").get()) == {"last_four"}
+    assert set(one.annotate(n=Count("pk")).values().get()) == {"id", "number", "limit", "n"}
+
+
 def test_no_rows_and_conditions_in_sql(cards: str) -> None:
     assert list(Card.objects.none()) == []
     assert Card.objects.none().count() == 0

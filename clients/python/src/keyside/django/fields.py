@@ -135,6 +135,10 @@ class EncryptedField(models.Field):
         self.inner.set_attributes_from_name(name)
         self.inner.model = cls
         super().contribute_to_class(cls, name, private_only)
+        # update_or_create writes, beside what it is told, each field whose class has a pre_save of its own
+        self.pre_save = self._pre_save
+        if type(self.inner).pre_save is not models.Field.pre_save:
+            self.__class__ = _StampedField
         names = [index.name or f"{self.name}_index" for index in self.blind_indexes]
         if len(set(names)) < len(names):
             raise ValueError(
@@ -249,7 +253,7 @@ class EncryptedField(models.Field):
 
     # values on their way to the database
 
-    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
+    def _pre_save(self, model_instance: models.Model, add: bool) -> Any:
         value = self.inner.pre_save(model_instance, add)
         if self.declaration.needs_row and value is not None and not hasattr(value, "resolve_expression"):
             return Told(value, row_of_instance(model_instance))
@@ -325,6 +329,13 @@ class EncryptedField(models.Field):
 
     def slice_expression(self, expression: Any, start: int, length: int | None) -> Any:
         refuse(self, "a slice", "the database sees ciphertext only; compute it in Python")
+
+
+class _StampedField(EncryptedField):
+    """One whose inner field may choose its value when it is saved, as `auto_now` does."""
+
+    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
+        return self._pre_save(model_instance, add)
 
 
 def _check_inner(inner: Any) -> None:

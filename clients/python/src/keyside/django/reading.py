@@ -14,12 +14,13 @@ from typing import Any, Final
 
 from django.db.models.expressions import Col, ColPairs
 from django.db.models.sql.compiler import SQLAggregateCompiler, SQLCompiler
-from django.db.models.sql.query import RawQuery
+from django.db.models.sql.query import Query, RawQuery
 
 from keyside.django import settings
 from keyside.django.fetching import compiling
 from keyside.django.fields import EncryptedField
 from keyside.django.grouping import combining, note_part
+from keyside.django.indexing import BlindIndexField
 from keyside.django.inspection import check_aggregated, check_searchable
 from keyside.django.telling import field_named
 from keyside.fields import RowKeys, Stored, current, open_chunk
@@ -51,6 +52,7 @@ def hook_reads() -> None:
     SQLCompiler.get_select = _get_select(SQLCompiler.get_select)
     SQLCompiler.pre_sql_setup = _pre_sql_setup(SQLCompiler.pre_sql_setup)
     SQLCompiler.get_combinator_sql = _get_combinator_sql(SQLCompiler.get_combinator_sql)
+    Query.set_values = _set_values(Query.set_values)
     SQLAggregateCompiler.as_sql = _aggregate_as_sql(SQLAggregateCompiler.as_sql)
 
 
@@ -254,3 +256,17 @@ def _aggregate_as_sql(original: Any) -> Any:
         return original(self)
 
     return as_sql
+
+
+def _set_values(original: Any) -> Any:
+    @wraps(original)
+    def set_values(self: Any, fields: Any) -> None:
+        original(self, fields)
+        if not fields:
+            # the index columns are nobody's values, unless they are named
+            hidden = {one.attname for one in self.get_meta().concrete_fields if isinstance(one, BlindIndexField)}
+            if hidden:
+                self.values_select = tuple([name for name in self.values_select if name not in hidden])
+                self.add_fields(self.values_select, True)
+
+    return set_values

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from django.db import models
 from django.db.models.sql.compiler import SQLAggregateCompiler, SQLCompiler, SQLInsertCompiler
+from django.db.models.sql.query import Query
 from django.db.models.sql.subqueries import UpdateQuery
 
 READING: Final[list[tuple[Any, str, list[str]]]] = [
@@ -17,6 +18,7 @@ READING: Final[list[tuple[Any, str, list[str]]]] = [
     (SQLCompiler, "pre_sql_setup", ["with_col_aliases"]),
     (SQLCompiler, "get_combinator_sql", ["combinator", "all"]),
     (SQLAggregateCompiler, "as_sql", []),
+    (Query, "set_values", ["fields"]),
 ]
 WRITING: Final[list[tuple[Any, str, list[str]]]] = [
     (UpdateQuery, "add_update_values", ["values"]),

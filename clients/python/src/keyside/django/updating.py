@@ -21,6 +21,7 @@ from django.db.models.sql.subqueries import UpdateQuery
 from keyside.django.expressions import check_written
 from keyside.django.fields import EncryptedField
 from keyside.django.indexing import BlindIndexField
+from keyside.django.lookups import refuse
 from keyside.django.telling import Row, Told, field_named, row_of_instance, row_of_values
 from keyside.fields import BindingMissing, FieldUnwritable
 
@@ -64,6 +65,8 @@ def _bulk_create(original: Any) -> Any:
     ) -> Any:
         if update_conflicts and update_fields:
             update_fields = _upserted(self.model, list(update_fields), unique_fields or ())
+            if unique_fields:
+                unique_fields = [_unique(self.model, name) for name in unique_fields]
         return original(self, objs, batch_size, ignore_conflicts, update_conflicts, update_fields, unique_fields)
 
     return bulk_create
@@ -88,6 +91,18 @@ def _upserted(model: type[models.Model], names: list[str], unique: Iterable[str]
                 )
             names += [index.name for index, _ in field.indexes if index.name not in names]
     return names
+
+
+def _unique(model: type[models.Model], name: str) -> str:
+    """What the database finds the row by: of an encrypted field, its unique index."""
+    field = None if name == "pk" else model._meta.get_field(name)
+    if isinstance(field, EncryptedField):
+        whole = [index for index, declared in field.indexes if declared.normalize.whole]
+        if not whole:
+            refuse(field, "unique_fields", "declare it with blind_index=BlindIndex(unique=True)")
+        # one that is not unique may be so together with other columns; the database knows
+        return str(next((index for index in whole if index.unique), whole[0]).name)
+    return name
 
 
 def _attribute(model: type[models.Model], name: str) -> str:
