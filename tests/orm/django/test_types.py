@@ -11,9 +11,11 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
-from django.db import connections
+from django.apps.registry import Apps
+from django.db import connections, models
 from django.test.utils import override_settings
 from django.utils.timezone import override
+from keyside.django import EncryptedField
 from keyside.testing import assert_encrypted, assert_round_trips
 
 from tests.orm.django.clinics.models import Card, Everything, Patient, Peculiar, Tag
@@ -130,3 +132,25 @@ def test_columns(database: str) -> None:
     unique = {tuple(one["columns"]): one["unique"] for one in found.values() if one["index"] or one["unique"]}
     assert unique["email_index",]
     assert unique["email_domain",] is False
+
+
+def test_a_subclass_of_the_field_stays_what_it_is() -> None:
+    class Own(EncryptedField):
+        pass
+
+    class Told(EncryptedField):
+        def pre_save(self, model_instance: models.Model, add: bool) -> Any:
+            return "told"
+
+    cases: list[tuple[Any, models.Field, Any]] = [
+        (Own, models.DateField(auto_now=True), date.today()),
+        (Own, models.TextField(), ""),
+        (Told, models.TextField(), "told"),
+    ]
+    for kind, inner, written in cases:
+        meta = type("Meta", (), {"app_label": "nowhere", "apps": Apps()})
+        attributes = {"__module__": __name__, "field": kind(inner, keyring="k"), "Meta": meta}
+        model: Any = type("Model", (models.Model,), attributes)
+        field = model._meta.get_field("field")
+        assert isinstance(field, kind)
+        assert field.pre_save(model(), True) == written

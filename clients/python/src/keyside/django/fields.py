@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from django.core import checks
@@ -136,9 +136,12 @@ class EncryptedField(models.Field):
         self.inner.model = cls
         super().contribute_to_class(cls, name, private_only)
         # update_or_create writes, beside what it is told, each field whose class has a pre_save of its own
-        self.pre_save = self._pre_save
-        if type(self.inner).pre_save is not models.Field.pre_save:
-            self.__class__ = _StampedField
+        if type(self).pre_save is models.Field.pre_save:
+            if type(self.inner).pre_save is models.Field.pre_save:
+                self.__dict__["pre_save"] = self._pre_save
+            else:
+                kind: Any = type(self)
+                self.__class__ = _stamped(kind)
         names = [index.name or f"{self.name}_index" for index in self.blind_indexes]
         if len(set(names)) < len(names):
             raise ValueError(
@@ -331,11 +334,14 @@ class EncryptedField(models.Field):
         refuse(self, "a slice", "the database sees ciphertext only; compute it in Python")
 
 
-class _StampedField(EncryptedField):
-    """One whose inner field may choose its value when it is saved, as `auto_now` does."""
+@cache
+def _stamped(kind: Any) -> Any:
+    """The class of a field whose inner one may choose its value when it is saved, as `auto_now` does."""
 
-    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
+    def pre_save(self: EncryptedField, model_instance: models.Model, add: bool) -> Any:
         return self._pre_save(model_instance, add)
+
+    return type(kind.__name__, (kind,), {"pre_save": pre_save, "__module__": kind.__module__, "__doc__": kind.__doc__})
 
 
 def _check_inner(inner: Any) -> None:
