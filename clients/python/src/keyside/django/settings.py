@@ -12,6 +12,8 @@ KEYSIDE = {
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from django.conf import settings
@@ -25,6 +27,8 @@ POLICIES: Final = ("warn", "error", "allow")
 
 _lock = threading.Lock()
 _made: tuple[dict[str, Any], Client] | None = None
+_instead: str | None = None
+"""Where a test's sidecar listens, whatever the setting says."""
 
 
 def configured() -> dict[str, Any]:
@@ -52,6 +56,8 @@ def client() -> Client:
     global _made
     found = configured()
     options = {OPTIONS[name]: value for name, value in found.items() if name in OPTIONS}
+    if _instead is not None:
+        options["path"] = _instead
     made = _made
     if made is not None and made[0] == options:
         return made[1]
@@ -66,6 +72,17 @@ def client() -> Client:
                 _made[1].close()
             _made = (options, fresh)
         return _made[1]
+
+
+@contextmanager
+def sidecar_at(path: str) -> Iterator[None]:
+    """For tests: while the block runs, SOCKET of the setting is not believed, so that none of them finds real keys."""
+    global _instead
+    before, _instead = _instead, path
+    try:
+        yield
+    finally:
+        _instead = before
 
 
 def send() -> Send:

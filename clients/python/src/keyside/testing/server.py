@@ -11,10 +11,10 @@ import secrets
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from keyside.testing import envelope, frames
 from keyside.testing.faults import Fault
@@ -123,7 +123,11 @@ class Vault:
 
 
 class Twin:
-    """One listening twin: `requests` and `connections` tell what clients did, `faults` is the queue of faults."""
+    """One listening twin: `requests` and `connections` tell what clients did, `faults` is the queue of faults.
+
+    What a test in another thread than the twin's plays with: `vault.rotate(scope)`, `faults`, `absent()`,
+    `failing(fault)`. The coroutines are for tests that share its loop.
+    """
 
     def __init__(
         self,
@@ -138,11 +142,36 @@ class Twin:
         self.refusals: list[Refusal] = []
         self.connections = 0
         self.faults: deque[Fault] = deque()
+        self._lasting: Fault | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
+    @contextlib.contextmanager
+    def absent(self) -> Iterator[None]:
+        """While the block runs nobody listens, as after a crash; then it is there again, with the same keys."""
+        self._from_outside(self.stop())
+        try:
+            yield
+        finally:
+            self._from_outside(self.start())
+
+    @contextlib.contextmanager
+    def failing(self, fault: Fault) -> Iterator[None]:
+        """While the block runs every request meets the fault, after those that are queued."""
+        before, self._lasting = self._lasting, fault
+        try:
+            yield
+        finally:
+            self._lasting = before
+
+    def _from_outside(self, step: Coroutine[Any, Any, None]) -> None:
+        assert self._loop is not None, "the twin was never started"
+        asyncio.run_coroutine_threadsafe(step, self._loop).result(10)
+
     async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._server = await asyncio.start_unix_server(self._serve, self.path)
 
     async def stop(self) -> None:
@@ -191,10 +220,11 @@ class Twin:
             return not request.closes
         self.requests.append(request)
         answer = self.vault.answer(request, self.max_frame)
-        if not self.faults:
+        fault = self.faults.popleft() if self.faults else self._lasting
+        if fault is None:
             writer.write(answer)
             return True
-        task = asyncio.ensure_future(self.faults.popleft()(request, answer, writer))
+        task = asyncio.ensure_future(fault(request, answer, writer))
         for group in (answers, self._tasks):
             group.add(task)
             task.add_done_callback(group.discard)
