@@ -11,12 +11,13 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.core.management import call_command
 from django.db import connections
-from django.test import Client
+from django.test import Client, RequestFactory
 from keyside.django.admin import EncryptedAdminMixin, without_encrypted
 from keyside.testing import assert_encrypted, assert_round_trips
 
 from tests.orm.django.citizens.admin import MemberAdmin
 from tests.orm.django.citizens.models import Club, Member, created
+from tests.orm.django.clinics.models import Card
 
 SSN, OTHER_SSN = "123-45-6789", "987-65-4321"
 MEMBERS = "/admin/citizens/member/"
@@ -178,6 +179,40 @@ def test_search_goes_by_blind_index(member: Member, term: str, found: set[str]) 
     assert {one.alias for one in answer.context["cl"].result_list} == found
 
 
+@pytest.mark.parametrize(
+    ("fields", "term", "found"),
+    [
+        (("number", "last_four"), "0001", {1}),
+        (("number", "last_four"), "00-02", {2}),
+        (("number", "last_four"), "4111 0001", {1}),
+        (("number", "last_four"), "9999 0001", set()),
+        (("last_four",), "4111 0001", set()),
+        (("last_four__exact",), "0001", {1}),
+        (("=last_four",), "0003", {3}),
+        (("number_index",), "4111-0002", {2}),
+        (("last_four", "limit"), "letters", set()),
+        (("last_four", "limit"), "3", {3}),
+        (("last_four", "id"), "x", set()),
+    ],
+)
+def test_search_by_the_column_of_an_index(database: str, fields: tuple[str, ...], term: str, found: set[int]) -> None:
+    class Searching(EncryptedAdminMixin, admin.ModelAdmin):
+        search_fields = fields
+
+    Card.objects.bulk_create([Card(number=f"4111 000{n}", limit=n) for n in range(1, 4)])
+    shown, _ = Searching(Card, admin.site).get_search_results(RequestFactory().get("/"), Card.objects.all(), term)
+    assert {int(card.limit) for card in shown} == found
+
+
+def test_the_column_of_an_index_is_masked(member: Member) -> None:
+    class Careless(EncryptedAdminMixin, admin.ModelAdmin):
+        list_display = ("alias", "ssn_index")
+
+    request = RequestFactory().get("/")
+    _, column = Careless(Member, admin.site).get_list_display(request)
+    assert column(member) == "<encrypted>"
+
+
 def test_a_list_costs_few_round_trips(member: Member) -> None:
     Member.objects.bulk_create(
         Member(club=member.club, alias=f"m{n}", ssn=f"{n:09}", born=date(2000, 1, 1)) for n in range(60)
@@ -189,14 +224,14 @@ def test_a_list_costs_few_round_trips(member: Member) -> None:
 
 def test_declarations_that_cannot_work_are_found_by_check() -> None:
     class Careless(EncryptedAdminMixin, admin.ModelAdmin):
-        list_filter = ("alias", "sex")
+        list_filter = ("alias", "sex", "ssn_index")
         ordering = ("-born",)
         list_display = ("alias", "sex")
         list_editable = ("sex",)
-        search_fields = ("sex", "^ssn", "club__name")
+        search_fields = ("sex", "^ssn", "ssn__gt", "^ssn_index", "ssn_index__gt", "club__name", "ssn__exact")
 
     found = [error for error in Careless(Member, admin.site).check() if error.id.startswith("keyside")]
-    assert sorted(error.id for error in found) == ["keyside.E101"] * 3 + ["keyside.E102"] * 2
+    assert sorted(error.id for error in found) == ["keyside.E101"] * 4 + ["keyside.E102"] * 5
     assert MemberAdmin(Member, admin.site).check() == []
 
 

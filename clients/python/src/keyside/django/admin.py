@@ -16,12 +16,13 @@ from typing import Any
 
 from django import forms
 from django.core import checks
-from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db import models
 from django.http import HttpRequest
-from django.utils.text import capfirst, smart_split, unescape_string_literal
+from django.utils.text import capfirst, smart_split
 
+from keyside.django.admin_search import condition_of, searched_at, unquoted, unsearchable
 from keyside.django.fields import EncryptedField
+from keyside.django.indexing import BlindIndexField
 from keyside.django.masking_forms import masking
 from keyside.fields import MASK
 
@@ -45,13 +46,13 @@ class EncryptedAdminMixin:
 
     def get_list_display(self, request: HttpRequest) -> list[Any]:
         shown = super().get_list_display(request)  # type: ignore[misc]  # of the admin class beside this mixin
-        return self._with_columns(shown, request, self._encrypted_names())
+        return self._with_columns(shown, request, self._hidden_names())
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         named = list(super().get_readonly_fields(request, obj))  # type: ignore[misc]  # as above
         if not self._may_change(request, obj):
             named += [name for name in self._encrypted_names() if name not in named]
-        return self._with_columns(named, request, self._encrypted_names(), obj)
+        return self._with_columns(named, request, self._hidden_names(), obj)
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         fieldsets = super().get_fieldsets(request, obj)  # type: ignore[misc]  # as above
@@ -94,6 +95,11 @@ class EncryptedAdminMixin:
     def _encrypted_names(self) -> list[str]:
         return [field.name for field in _encrypted_fields(self.model)]
 
+    def _hidden_names(self) -> list[str]:
+        """With the blind indexes: on an object, such a column is the value that it indexes."""
+        hidden = EncryptedField | BlindIndexField
+        return [field.name for field in self.model._meta.concrete_fields if isinstance(field, hidden)]
+
     # forms
 
     def formfield_for_dbfield(self, db_field: models.Field, request: HttpRequest, **named: Any) -> Any:
@@ -122,7 +128,7 @@ class EncryptedAdminMixin:
     ) -> tuple[models.QuerySet, bool]:
         """Each word is looked for in plain fields as ever, and in encrypted ones as a whole; so is the whole term."""
         names = [str(name) for name in self.get_search_fields(request)]  # type: ignore[attr-defined]  # of the admin class
-        encrypted = {name: field for name in names if (field := _encrypted_at(self.model, name)) is not None}
+        encrypted = {name: found for name in names if (found := searched_at(self.model, name)) is not None}
         if not encrypted or not search_term:
             return super().get_search_results(request, queryset, search_term)  # type: ignore[misc,no-any-return]  # as above
         plain = copy.copy(self)
@@ -130,14 +136,14 @@ class EncryptedAdminMixin:
         words = list(smart_split(search_term))
         found, duplicates = queryset, False
         for word in words:
-            whole = found.filter(_equal(encrypted, _unquoted(word)))
+            whole = found.filter(condition_of(encrypted.values(), unquoted(word)))
             if len(names) > len(encrypted):
                 partly, more = super(EncryptedAdminMixin, plain).get_search_results(request, found, word)  # type: ignore[misc]  # as above
                 whole, duplicates = whole | partly, duplicates or more
             found = whole
         if len(words) > 1:
-            found = found | queryset.filter(_equal(encrypted, search_term.strip()))
-        return found, duplicates or any("__" in name for name in encrypted)
+            found = found | queryset.filter(condition_of(encrypted.values(), search_term.strip()))
+        return found, duplicates or any("__" in one.path for one in encrypted.values())
 
     # change history
 
@@ -169,7 +175,7 @@ class EncryptedAdminMixin:
 class _Column:
     """A callable for `list_display` and fieldsets that shows an encrypted field, and offers no sorting."""
 
-    def __init__(self, admin: EncryptedAdminMixin, field: EncryptedField, reveal: bool) -> None:
+    def __init__(self, admin: EncryptedAdminMixin, field: EncryptedField | BlindIndexField, reveal: bool) -> None:
         self.__name__ = field.name
         self.short_description = capfirst(field.verbose_name)
         self._admin = admin
@@ -179,7 +185,8 @@ class _Column:
     def __call__(self, obj: Any) -> Any:
         value = getattr(obj, self._field.attname)
         if value is None or not self._reveal:
-            return None if value is None else self._admin.mask_encrypted(self._field, value)
+            shown = self._field.source_field if isinstance(self._field, BlindIndexField) else self._field
+            return None if value is None else self._admin.mask_encrypted(shown, value)
         return dict(self._field.flatchoices).get(value, value) if self._field.choices else value
 
     def __eq__(self, other: object) -> bool:
@@ -217,45 +224,6 @@ def _objects_of(formset: Any) -> list[Any]:
     return [*formset.new_objects, *[changed for changed, _ in formset.changed_objects], *formset.deleted_objects]
 
 
-def _unquoted(word: str) -> str:
-    quoted = len(word) > 1 and word[0] in "\"'" and word[0] == word[-1]
-    return str(unescape_string_literal(word)) if quoted else word
-
-
-def _bare(name: str) -> str:
-    """A search field without its prefix and without the lookups that mean the whole value."""
-    return name.lstrip("=").removesuffix("__exact").removesuffix("__iexact")
-
-
-def _encrypted_at(model: type[models.Model], name: str) -> EncryptedField | None:
-    """The encrypted field that a name of `search_fields` leads to, through relations too."""
-    options = model._meta
-    field = None
-    for part in _bare(name.lstrip("^@")).split("__"):
-        try:
-            field = options.get_field(options.pk.name if part == "pk" else part)
-        except FieldDoesNotExist:
-            break
-        if hasattr(field, "path_infos"):
-            options = field.path_infos[-1].to_opts
-    return field if isinstance(field, EncryptedField) else None
-
-
-def _equal(fields: dict[str, EncryptedField], text: str) -> models.Q:
-    """Rows of which one of the fields is what the text says; none for a text that none of them can hold."""
-    conditions = models.Q(pk__in=[])
-    for name, field in fields.items():
-        try:
-            value = field.to_python(text)
-            index = next(declared for _, declared in field.indexes if declared.normalize.whole)
-            if index.encode(value) is None:
-                continue  # nor is a name to digits
-        except (ValidationError, ValueError):
-            continue  # a date, say, is never equal to a name
-        conditions |= models.Q((f"{_bare(name)}__exact", value))
-    return conditions
-
-
 def _impossible(admin: Any) -> list[checks.Error]:
     """What Django's own checks let pass, and no ciphertext can do."""
     found = []
@@ -268,20 +236,8 @@ def _impossible(admin: Any) -> list[checks.Error]:
         named = getattr(admin, option, None) or ()
         for name in [named] if isinstance(named, str) else named:
             name = name[0] if isinstance(name, tuple) and name else name
-            if isinstance(name, str) and _encrypted_at(admin.model, name.lstrip("-")) is not None:
+            place = searched_at(admin.model, name.lstrip("-")) if isinstance(name, str) else None
+            if place is not None and (option == "list_filter" or isinstance(place.field, EncryptedField)):
                 message = f"The value of '{option}' refers to {name!r}, which is encrypted."
                 found.append(checks.Error(message, hint=hint, obj=type(admin), id="keyside.E101"))
-    for name in getattr(admin, "search_fields", None) or ():
-        field = _encrypted_at(admin.model, str(name))
-        if field is None:
-            continue
-        if not any(index.normalize.whole for _, index in field.indexes):
-            hint = f"give {field.name} a BlindIndex of the whole value"
-            message = f"The value of 'search_fields' refers to {name!r}, which has no blind index to be searched by."
-            found.append(checks.Error(message, hint=hint, obj=type(admin), id="keyside.E102"))
-        elif str(name)[0] in "^@":
-            message = (
-                f"The value of 'search_fields' refers to {name!r}, but ciphertexts have no beginnings and no words."
-            )
-            found.append(checks.Error(message, hint="leave the prefix out", obj=type(admin), id="keyside.E102"))
-    return found
+    return [*found, *unsearchable(admin)]
