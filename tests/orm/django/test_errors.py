@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import warnings
 from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
+from django.core.management.base import SystemCheckError
 from django.db import connections, models, transaction
 from django.db.models.sql.compiler import SQLCompiler
 from django.test.utils import isolate_apps, override_settings
@@ -18,6 +21,7 @@ from keyside.testing import assert_round_trips, faults
 from keyside.testing.frames import Code
 from keyside.testing.server import Twin
 
+from tests.house.tree import ROOT
 from tests.orm.django.clinics.models import Card, Clinic, Memo, Patient, patient
 
 APP = "tests.orm.django.clinics"
@@ -115,9 +119,72 @@ def test_settings(sidecar: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("KEYSIDE_SOCKET", "/nowhere")
         assert "/nowhere" in repr(client())
         assert settings.unbatched() == "warn"
-    for wrong in ({"SOKET": "x"}, {"TIMEOUT": -1}, {"UNBATCHED": "perhaps"}, "x"):
-        with override_settings(KEYSIDE=wrong), pytest.raises(ImproperlyConfigured, match="KEYSIDE"):
-            _ = settings.unbatched(), client()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"SOKET": "x"}, "KEYSIDE: expected a dict with the keys POOL_SIZE"),
+        ("x", "KEYSIDE: expected a dict"),
+        ({"SOCKET": 5}, "SOCKET is the path"),
+        ({"TIMEOUT": -1}, "TIMEOUT is a number of seconds"),
+        ({"TIMEOUT": "10"}, "TIMEOUT is a number of seconds"),
+        ({"TIMEOUT": True}, "TIMEOUT is a number of seconds"),
+        ({"POOL_SIZE": 0}, "POOL_SIZE is a number, at least 1"),
+        ({"RETRIES": 1.5}, "RETRIES is a number, 0 or more"),
+        ({"UNBATCHED": "perhaps"}, "UNBATCHED is one of warn, error, allow"),
+    ],
+)
+def test_wrong_settings_are_found_by_check_and_by_the_first_query(wrong: Any, told: str) -> None:
+    with override_settings(KEYSIDE=wrong):
+        with pytest.raises(SystemCheckError, match=f"keyside.E201.*{told}"):
+            call_command("check")
+        for use in (client, settings.unbatched):
+            with pytest.raises(ImproperlyConfigured, match=told):
+                use()
+
+
+def test_without_the_application() -> None:
+    asked = """
+import django
+from django.conf import settings
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
+
+settings.configure(
+    INSTALLED_APPS=["tests.orm.django.clinics"],
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+    DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
+)
+django.setup()
+from django.db import connection
+from tests.house.tree import ROOT
+from tests.orm.django.clinics.models import Card, Clinic
+for use in (
+    lambda: call_command("check"),
+    lambda: Clinic.objects.create(name="tell-nobody"),
+    lambda: list(Clinic.objects.all()),
+    lambda: Card.objects.filter(number="tell-nobody").exists(),
+    lambda: Card.objects.filter(last_four="tell-nobody").exists(),
+):
+    with connection.schema_editor() as editor:
+        editor.create_model(Clinic), editor.create_model(Card)
+    connection.cursor().execute("INSERT INTO clinics_clinic (name) VALUES ('x')")
+    try:
+        use()
+    except Exception as error:
+        print(type(error).__name__, str(error).replace("\\n", " "))
+    with connection.schema_editor() as editor:
+        editor.delete_model(Clinic), editor.delete_model(Card)
+"""
+    done = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.splitlines()
+    assert "keyside.E005" in told[0]
+    assert len(told) == 5, told
+    for line in told[1:]:
+        assert line.startswith("ImproperlyConfigured INSTALLED_APPS lacks 'keyside.django'"), line
+    assert "nobody" not in done.stdout
 
 
 def test_a_forked_child_has_connections_of_its_own(sidecar: Twin) -> None:
@@ -168,6 +235,10 @@ def test_checks_find_declarations_that_cannot_work() -> None:
     class Wrong(models.Model):
         name = EncryptedField(models.CharField(), keyring="k", bind="nothing", blind_index=BlindIndex())
         note = EncryptedField(models.TextField(), keyring="k", partition="note")
+        late = EncryptedField(models.TextField(), keyring="k", bind="id", partition="tenant")
+        known = EncryptedField(models.TextField(), keyring="k", bind="number")
+        tenant = models.IntegerField(db_default=1)
+        number = models.IntegerField(db_default=1, default=2)
 
         class Meta:
             app_label = "clinics"
@@ -176,7 +247,11 @@ def test_checks_find_declarations_that_cannot_work() -> None:
             indexes = (models.Index(fields=["note"], name="of_note"),)
 
     found = [(problem.id, str(problem.msg)) for problem in Wrong.check() if str(problem.id).startswith("keyside")]
-    assert sorted(id_ for id_, _ in found) == ["keyside.E001"] * 2 + ["keyside.E002"] * 3
+    assert sorted(id_ for id_, _ in found) == [
+        *["keyside.E001"] * 2,
+        *["keyside.E002"] * 3,
+        *["keyside.E003"] * 2,
+    ]
     with pytest.raises(ValueError, match="names of their own"):
 
         class Twice(models.Model):

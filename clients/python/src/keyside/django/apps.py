@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from django.apps import AppConfig
+from django.core import checks
 
+from keyside.django.checking import setting_problems
 from keyside.django.hooks import install
 
 
@@ -16,3 +18,4 @@ class KeysideConfig(AppConfig):
 
     def ready(self) -> None:
         install()
+        checks.register(setting_problems)

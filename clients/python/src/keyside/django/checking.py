@@ -3,26 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
+from django.apps import apps
+from django.conf import settings
 from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
+from django.db import models
 
+from keyside.django.settings import faults_of
 from keyside.django.telling import field_named
+
+APP: Final = "keyside.django"
+MISSING: Final = f"INSTALLED_APPS lacks {APP!r}, without which nothing is encrypted and nothing opens"
+
+
+def require_app() -> None:
+    """Raises ImproperlyConfigured for a project that uses encrypted fields and has not installed their application."""
+    if apps.apps_ready and not apps.is_installed(APP):
+        raise ImproperlyConfigured(f"{MISSING}: add it")
+
+
+def setting_problems(**options: Any) -> list[checks.CheckMessage]:
+    """What is wrong with the setting KEYSIDE."""
+    return [
+        checks.Error(f"KEYSIDE: {fault}.", id="keyside.E201") for fault in faults_of(getattr(settings, "KEYSIDE", {}))
+    ]
 
 
 def problems(field: Any) -> list[checks.CheckMessage]:
     """What is wrong with how a model uses an encrypted field."""
+    if not apps.is_installed(APP):
+        return [checks.Error(f"{MISSING}.", hint="add it to INSTALLED_APPS", obj=field, id="keyside.E005")]
     found: list[checks.CheckMessage] = []
     for name in [*field.bind, *([field.partition] if isinstance(field.partition, str) else [])]:
         local = field_named(field.model, name)
         if local is None or local is field:
             message = f"It depends on {name!r}, which is no other field of its table."
             found.append(checks.Error(message, obj=field, id="keyside.E001"))
+        elif _comes_from_database(local):
+            message = f"It depends on {name!r}, which the database makes when the row is inserted: too late to encrypt."
+            hint = "take a field that Python knows, such as UUIDField(default=uuid4)"
+            found.append(checks.Error(message, hint=hint, obj=field, id="keyside.E003"))
     for where in _uses(field):
         message = f"{where} refers to {field.name!r}, whose ciphertexts have no order and never repeat."
         hint = "name its blind index in place of it" if field.indexes else "declare a BlindIndex and name that"
         found.append(checks.Error(message, hint=hint, obj=field, id="keyside.E002"))
     return found
+
+
+def _comes_from_database(field: models.Field) -> bool:
+    return (
+        isinstance(field, models.AutoField) or field.generated or (field.has_db_default() and not field.has_default())
+    )
 
 
 def _uses(field: Any) -> Iterator[str]:

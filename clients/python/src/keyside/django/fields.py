@@ -13,7 +13,7 @@ from django.db.models import NOT_PROVIDED
 from django.db.models.query_utils import DeferredAttribute
 
 from keyside.django import settings
-from keyside.django.checking import problems
+from keyside.django.checking import problems, require_app
 from keyside.django.codecs import Codec, codec_of
 from keyside.django.expressions import check_written
 from keyside.django.indexing import BlindIndex, BlindIndexField
@@ -192,7 +192,9 @@ class EncryptedField(models.Field):
 
     @cached_property
     def declaration(self) -> Field:
-        """The declaration in Keyside's terms."""
+        """The declaration in Keyside's terms. Raises ImproperlyConfigured without the application: here every read and
+        write comes by."""
+        require_app()
         codec = self.codec
         return Field(
             self.model._meta.db_table,

@@ -10,6 +10,7 @@ from django.core import checks
 from django.db import models
 from django.db.models.query_utils import DeferredAttribute
 
+from keyside.django.checking import require_app
 from keyside.django.telling import SearchPlaceholder, Told, row_of_instance, tell
 from keyside.fields import FieldUnwritable, Index, Normalization, Normalize, NotSearchable, Placeholder, normalization
 
@@ -125,7 +126,8 @@ class BlindIndexField(models.Field):
 
     @cached_property
     def declaration(self) -> Index:
-        """The declaration in Keyside's terms."""
+        """The declaration in Keyside's terms. Raises ImproperlyConfigured without the application."""
+        require_app()
         source = self.source_field
         prepare, apply = source.codec.prepare, self.normalize.apply
         return Index(
@@ -142,7 +144,7 @@ class BlindIndexField(models.Field):
 
     def check(self, **options: Any) -> list[checks.CheckMessage]:
         source = next((one for one in self.model._meta.local_fields if one.name == self.source), None)
-        if getattr(source, "declaration", None) is None or isinstance(source, BlindIndexField):
+        if not hasattr(type(source), "declaration") or isinstance(source, BlindIndexField):
             message = f"It indexes {self.source!r}, which is no EncryptedField of the model."
             return [checks.Error(message, obj=self, id="keyside.E004")]
         return list(super().check(**options))
