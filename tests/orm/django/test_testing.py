@@ -10,7 +10,10 @@ from pathlib import Path
 import keyside.testing
 import pytest
 from keyside.django.testing import sidecar
+from keyside.testing import assert_encrypted
 from keyside.testing.server import Twin
+
+from tests.orm.django.clinics.models import GoldCard
 
 SETTINGS = """
 SECRET_KEY = "for tests alone"
@@ -155,3 +158,10 @@ def test_the_fixtures_type_can_be_imported() -> None:
     assert keyside.testing.Twin is Twin
     with pytest.raises(AttributeError, match="Twim"):
         _ = keyside.testing.Twim
+
+
+def test_the_column_that_is_looked_at(database: str) -> None:
+    GoldCard.objects.create(number="1", limit=1, club="chess")
+    assert assert_encrypted(GoldCard, "club") == assert_encrypted(GoldCard, "number") == 1, "in its parent's table"
+    with pytest.raises(ValueError, match="GoldCard has no column 'clubs'; it has card_ptr, club, club_index"):
+        assert_encrypted(GoldCard, "clubs")

@@ -27,8 +27,9 @@ def assert_round_trips(max: int, *, unbatched: int = 0) -> Iterator[RoundTrips]:
 def assert_encrypted(model: Any, field: str, *, bind: Any = None) -> int:
     """Fails unless every stored value of a model's column is an envelope, and there is at least one; returns how many.
 
-    Reads past the hooks. `bind`: for SQLAlchemy a Connection, Session or Engine (default: the engine that
-    `keyside.sqlalchemy.install` got); for Django the alias of a database (default: the model's).
+    Reads past the hooks. `field`: the attribute's name. `bind`: for SQLAlchemy a Connection, Session or Engine
+    (default: the engine that `keyside.sqlalchemy.install` got); for Django the alias of a database (default: the
+    model's). Raises ValueError for a name that is no column.
     """
     values = [value for value in _stored(model, field, bind) if value is not None]
     plain = sum(not _is_envelope(value) for value in values)
@@ -61,9 +62,15 @@ def _stored_by_sqlalchemy(model: Any, field: str, bind: Any) -> list[Any]:
 
     from keyside.sqlalchemy import installed_engine
 
-    column = model.__table__.c[field]
+    mapper = sa.inspect(model, raiseerr=False)
+    # by the attribute's name: a column may be called otherwise, and another column may be called so
+    columns = model.__table__.c if mapper is None else mapper.columns
+    if field not in columns:
+        raise ValueError(f"{model.__name__} has no column {field!r}; it has {', '.join(sorted(columns.keys()))}")
+    column = columns[field]
     bare: sa.ColumnClause[Any] = sa.column(column.name)  # without the column's type: what the database holds
-    statement = sa.select(bare).select_from(sa.table(model.__table__.name, bare, schema=model.__table__.schema))
+    table = column.table
+    statement = sa.select(bare).select_from(sa.table(table.name, bare, schema=table.schema))
     if bind is None:
         bind = installed_engine()
     if isinstance(bind, sa.Engine):
@@ -75,9 +82,14 @@ def _stored_by_sqlalchemy(model: Any, field: str, bind: Any) -> list[Any]:
 def _stored_by_django(model: Any, field: str, alias: str | None) -> list[Any]:
     from django.db import connections, router
 
+    known = {one.name: one for one in model._meta.concrete_fields}
+    if field not in known:
+        raise ValueError(f"{model.__name__} has no column {field!r}; it has {', '.join(sorted(known))}")
     connection = connections[alias or router.db_for_read(model)]
     quote = connection.ops.quote_name
-    column, table = quote(model._meta.get_field(field).column), quote(model._meta.db_table)
+    found = known[field]
+    # of the parent's table, where the model inherits the field
+    column, table = quote(found.column), quote(found.model._meta.db_table)
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {column} FROM {table}")  # noqa: S608  names of the model's own, quoted
         return [row[0] for row in cursor.fetchall()]
