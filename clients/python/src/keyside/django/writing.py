@@ -13,7 +13,7 @@ from django.db.backends.base.operations import BaseDatabaseOperations
 
 from keyside.django import arrays, settings
 from keyside.django.telling import SearchPlaceholder, Written
-from keyside.fields import MASK, FieldUnwritable, NotSearchable, Placeholder, seal
+from keyside.fields import MASK, FieldUnwritable, Index, NotSearchable, Placeholder, seal
 
 
 def encrypt_parameters(execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
@@ -85,7 +85,12 @@ def _stored(placeholder: Placeholder) -> Any:
     value = placeholder.sealed
     if value is None and isinstance(placeholder, SearchPlaceholder):
         place = placeholder.place
-        raise NotSearchable("the value has no index under the column's normalisation", place.table, place.column)
+        kind = place.normalize.name if isinstance(place, Index) else ""
+        message = (
+            f"the value has no index under the column's normalisation ({kind}), so that no row can match: look before"
+            " the search whether it has what is indexed, and answer with none()"
+        )
+        raise NotSearchable(message, place.table, place.column)
     return value
 
 
