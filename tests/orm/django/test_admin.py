@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import date
 
@@ -62,6 +63,8 @@ def test_lists_and_forms_show_no_encrypted_value(member: Member) -> None:
         assert form.count('value="f" selected') == (2 if path.startswith(CLUBS) else 0)
         assert 'placeholder="&lt;encrypted&gt;"' in form
         assert '<option value="" selected>&lt;encrypted&gt;</option>' in form
+        assert '<option value="unknown" selected>&lt;encrypted&gt;</option>' in form
+        assert re.findall("<select[^>]*placeholder", form) == []
 
 
 def test_who_may_see_does(member: Member) -> None:

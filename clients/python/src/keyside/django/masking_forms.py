@@ -35,12 +35,17 @@ class MaskedWidget(forms.Widget):
         return self.inner.media
 
     def get_context(self, name: str, value: Any, attrs: dict[str, Any] | None) -> dict[str, Any]:
-        found: dict[str, Any] = self.inner.get_context(name, None, {"placeholder": MASK, **(attrs or {})})
+        found: dict[str, Any] = self.inner.get_context(name, None, self._masked(attrs))
         return found
 
     def render(self, name: str, value: Any, attrs: dict[str, Any] | None = None, renderer: Any = None) -> str:
-        drawn: str = self.inner.render(name, None, {"placeholder": MASK, **(attrs or {})}, renderer)
+        drawn: str = self.inner.render(name, None, self._masked(attrs), renderer)
         return drawn
+
+    def _masked(self, attrs: dict[str, Any] | None) -> dict[str, Any]:
+        # browsers show a placeholder in what is typed into; what is chosen from has an option for it
+        typed = not isinstance(self.inner, forms.widgets.ChoiceWidget)
+        return {**({"placeholder": MASK} if typed else {}), **(attrs or {})}
 
     def value_from_datadict(self, data: Any, files: Any, name: str) -> Any:
         return self.inner.value_from_datadict(data, files, name)
@@ -59,6 +64,8 @@ class MaskedField(forms.Field):
         if isinstance(inner, forms.BooleanField):
             # a box that is not ticked would say False; this one can say that nothing changes
             inner = forms.NullBooleanField(label=inner.label, help_text=inner.help_text, disabled=inner.disabled)
+            unknown, *others = inner.widget.choices
+            inner.widget.choices = [(unknown[0], MASK), *others]
         elif isinstance(inner, forms.ChoiceField):
             # a list without an empty choice sends its first one
             inner.choices = [("", MASK), *[choice for choice in inner.choices if choice[0] not in inner.empty_values]]
