@@ -126,7 +126,7 @@ def test_a_subquery_and_a_union(filled: str) -> None:
         assert sorted(mails(halves)) == MAILS[:2]
     bare = Patient.objects.order_by().values_list("email")
     with pytest.raises(BindingMissing, match=r"clinics_patient\.email: it"):
-        list(bare.union(bare, all=True))
+        list(bare.union(bare, all=True).order_by())
 
 
 def test_writing_a_batch(database: str) -> None:
