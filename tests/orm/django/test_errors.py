@@ -234,7 +234,7 @@ def test_options_that_make_no_sense(options: dict[str, Any]) -> None:
 def test_checks_find_declarations_that_cannot_work() -> None:
     class Wrong(models.Model):
         name = EncryptedField(models.CharField(), keyring="k", bind="nothing", blind_index=BlindIndex())
-        note = EncryptedField(models.TextField(), keyring="k", partition="note")
+        note = EncryptedField(models.TextField(), keyring="k", partition="nobody")
         late = EncryptedField(models.TextField(), keyring="k", bind="id", partition="tenant")
         known = EncryptedField(models.TextField(), keyring="k", bind="number")
         tenant = models.IntegerField(db_default=1)

@@ -46,13 +46,13 @@ class EncryptedAdminMixin:
 
     def get_list_display(self, request: HttpRequest) -> list[Any]:
         shown = super().get_list_display(request)  # type: ignore[misc]  # of the admin class beside this mixin
-        return self._with_columns(shown, request, self._hidden_names())
+        return self._with_columns(shown, request)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         named = list(super().get_readonly_fields(request, obj))  # type: ignore[misc]  # as above
         if not self._may_change(request, obj):
             named += [name for name in self._encrypted_names() if name not in named]
-        return self._with_columns(named, request, self._hidden_names(), obj)
+        return self._with_columns(named, request, obj)
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         fieldsets = super().get_fieldsets(request, obj)  # type: ignore[misc]  # as above
@@ -68,25 +68,26 @@ class EncryptedAdminMixin:
     ) -> list[Any]:
         """Fields of a fieldset with columns in place of names, each once."""
         kept: list[Any] = []
-        for field in self._with_columns(fields, request, names, obj):
+        for field in fields:
             if isinstance(field, list | tuple):
                 kept.append(self._readonly(field, request, names, obj, seen))
-            elif not isinstance(field, _Column) or field not in seen:
+                continue
+            if isinstance(field, str) and field in names:
+                (field,) = self._with_columns([field], request, obj)
+            if not isinstance(field, _Column) or field not in seen:
                 kept.append(field)
                 seen.append(field)
         return kept
 
-    def _with_columns(
-        self, names: Iterable[Any], request: HttpRequest, wanted: Iterable[str], obj: Any = None
-    ) -> list[Any]:
+    def _with_columns(self, names: Iterable[Any], request: HttpRequest, obj: Any = None) -> list[Any]:
+        """Columns in place of the names that lead to an encrypted field, through relations too, or to a blind index:
+        on an object, that is the value that it indexes."""
         reveal = self.has_reveal_permission(request, obj)
-        wanted = set(wanted)
-        return [
-            _Column(self, self.model._meta.get_field(name), reveal)
-            if isinstance(name, str) and name in wanted
-            else name
-            for name in names
-        ]
+        shown: list[Any] = []
+        for name in names:
+            place = searched_at(self.model, name) if isinstance(name, str) else None
+            shown.append(name if place is None else _Column(self, place.field, reveal, place.path))
+        return shown
 
     def _may_change(self, request: HttpRequest, obj: Any) -> bool:
         allowed: bool = self.has_change_permission(request, obj)  # type: ignore[attr-defined]  # of the admin class
@@ -94,11 +95,6 @@ class EncryptedAdminMixin:
 
     def _encrypted_names(self) -> list[str]:
         return [field.name for field in _encrypted_fields(self.model)]
-
-    def _hidden_names(self) -> list[str]:
-        """With the blind indexes: on an object, such a column is the value that it indexes."""
-        hidden = EncryptedField | BlindIndexField
-        return [field.name for field in self.model._meta.concrete_fields if isinstance(field, hidden)]
 
     # forms
 
@@ -175,15 +171,19 @@ class EncryptedAdminMixin:
 class _Column:
     """A callable for `list_display` and fieldsets that shows an encrypted field, and offers no sorting."""
 
-    def __init__(self, admin: EncryptedAdminMixin, field: EncryptedField | BlindIndexField, reveal: bool) -> None:
-        self.__name__ = field.name
+    def __init__(
+        self, admin: EncryptedAdminMixin, field: EncryptedField | BlindIndexField, reveal: bool, path: str
+    ) -> None:
+        self.__name__ = path
         self.short_description = capfirst(field.verbose_name)
         self._admin = admin
         self._field = field
         self._reveal = reveal
 
     def __call__(self, obj: Any) -> Any:
-        value = getattr(obj, self._field.attname)
+        for relation in self.__name__.split("__")[:-1]:
+            obj = getattr(obj, relation, None)
+        value = getattr(obj, self._field.attname, None)
         if value is None or not self._reveal:
             shown = self._field.source_field if isinstance(self._field, BlindIndexField) else self._field
             return None if value is None else self._admin.mask_encrypted(shown, value)

@@ -1,8 +1,7 @@
-"""System checks: declarations that cannot work, found before the first query."""
+"""Declarations that cannot work, found before the first query: by system checks, or where the model is declared."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Final
 
 from django.apps import apps
@@ -11,8 +10,9 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 
+from keyside.django.schemas import compared_indexes, uses
 from keyside.django.settings import faults_of
-from keyside.django.telling import field_named
+from keyside.django.telling import bindings, field_named
 
 APP: Final = "keyside.django"
 MISSING: Final = f"INSTALLED_APPS lacks {APP!r}, without which nothing is encrypted and nothing opens"
@@ -36,7 +36,7 @@ def problems(field: Any) -> list[checks.CheckMessage]:
     if not apps.is_installed(APP):
         return [checks.Error(f"{MISSING}.", hint="add it to INSTALLED_APPS", obj=field, id="keyside.E005")]
     found: list[checks.CheckMessage] = []
-    for name in [*field.bind, *([field.partition] if isinstance(field.partition, str) else [])]:
+    for name in bindings(field):
         local = field_named(field.model, name)
         if local is None or local is field:
             message = f"It depends on {name!r}, which is no other field of its table."
@@ -45,10 +45,14 @@ def problems(field: Any) -> list[checks.CheckMessage]:
             message = f"It depends on {name!r}, which the database makes when the row is inserted: too late to encrypt."
             hint = "take a field that Python knows, such as UUIDField(default=uuid4)"
             found.append(checks.Error(message, hint=hint, obj=field, id="keyside.E003"))
-    for where in _uses(field):
+    for where in uses(field):
         message = f"{where} refers to {field.name!r}, whose ciphertexts have no order and never repeat."
         hint = "name its blind index in place of it" if field.indexes else "declare a BlindIndex and name that"
         found.append(checks.Error(message, hint=hint, obj=field, id="keyside.E002"))
+    for where in compared_indexes(field):
+        message = f"{where} compares a blind index of {field.name!r} with a value, which a schema cannot hold."
+        hint = "compare it with NULL, or check the value in Python"
+        found.append(checks.Error(message, hint=hint, obj=field, id="keyside.E006"))
     return found
 
 
@@ -56,16 +60,3 @@ def _comes_from_database(field: models.Field) -> bool:
     return (
         isinstance(field, models.AutoField) or field.generated or (field.has_db_default() and not field.has_default())
     )
-
-
-def _uses(field: Any) -> Iterator[str]:
-    meta = field.model._meta
-    for names in meta.unique_together:
-        if field.name in names:
-            yield "'unique_together'"
-    for option in (*meta.constraints, *meta.indexes):
-        if field.name in (getattr(option, "fields", None) or ()):
-            yield f"{type(option).__name__} {option.name!r}"
-    for name in meta.ordering:
-        if isinstance(name, str) and name.lstrip("-") == field.name:
-            yield "'ordering'"

@@ -18,6 +18,7 @@ from keyside.django.codecs import Codec, codec_of
 from keyside.django.expressions import check_written
 from keyside.django.indexing import BlindIndex, BlindIndexField
 from keyside.django.lookups import lookup_of, refuse
+from keyside.django.schemas import refuse_hidden_bindings
 from keyside.django.telling import Told, Written, row_of_instance, tell
 from keyside.fields import (
     Field,
@@ -151,6 +152,7 @@ class EncryptedField(models.Field):
         for index, own in zip(self.blind_indexes, names, strict=True):
             if own not in here:
                 cls.add_to_class(own, index.field_for(self.name))
+        refuse_hidden_bindings(cls)
 
     def deconstruct(self) -> tuple[str, str, list[Any], dict[str, Any]]:
         """Without the indexes: their columns are fields that migrations name themselves."""
@@ -294,10 +296,12 @@ class EncryptedField(models.Field):
 
     def _plain(self, value: Any) -> str | bytes | None:
         try:
-            return self.to_plain(value)
+            plain = self.to_plain(value)
         except UNFIT:
             message = f"a value of type {type(value).__name__} does not fit the field"
             raise FieldUnwritable(message, self.model._meta.db_table, self.column) from None
+        stored: str | bytes | None = self.declaration.as_plaintext(plain)
+        return stored
 
     def to_plain(self, value: Any) -> str | bytes | None:
         """What the column holds of a value in plaintext. Raises what conversions raise."""

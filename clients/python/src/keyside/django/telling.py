@@ -61,6 +61,11 @@ def field_named(model: type[models.Model], name: str) -> models.Field | None:
     return None
 
 
+def bindings(field: Any) -> list[str]:
+    """Names of the fields that an encrypted field's ciphertexts depend on."""
+    return [*field.bind, *([field.partition] if isinstance(field.partition, str) else [])]
+
+
 def cleaned(field: models.Field, value: Any) -> Any:
     """A value as the database will return it; None for an expression or for what the field does not accept."""
     if value is None or hasattr(value, "resolve_expression"):

@@ -12,7 +12,7 @@ from typing import Any
 from django.db.backends.base.operations import BaseDatabaseOperations
 
 from keyside.django import arrays, settings
-from keyside.django.telling import SearchPlaceholder, Written
+from keyside.django.telling import PlainPlaceholder, SearchPlaceholder, Written
 from keyside.fields import MASK, FieldUnwritable, Index, NotSearchable, Placeholder, seal
 
 
@@ -110,7 +110,8 @@ def _check_indexes(placeholders: list[Placeholder]) -> None:
     values = [one for one in placeholders if isinstance(one, Written)]
     if not any(one.indexes for one in values):
         return
-    count = Counter(id(one.place) for one in placeholders if not isinstance(one, SearchPlaceholder))
+    compared = (SearchPlaceholder, PlainPlaceholder)
+    count = Counter(id(one.place) for one in placeholders if not isinstance(one, compared))
     for one in {id(one.place): one for one in values}.values():
         for index in one.indexes:
             if count[id(index)] != count[id(one.place)]:

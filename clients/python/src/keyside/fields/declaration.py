@@ -180,6 +180,16 @@ class Field(Place):
                 return False
         return isinstance(stored, bytes) and len(stored) >= LEAST_ENVELOPE and stored[:2] == MAGIC
 
+    def as_plaintext(self, stored: Any) -> Any:
+        """What a column of plaintext is to hold, as it is. Raises FieldUnwritable for what would be read as ciphertext.
+
+        Whoever may write a text could otherwise have a ciphertext of another column, which he stole, opened for him.
+        """
+        if self.is_envelope(bytes(stored) if isinstance(stored, bytearray | memoryview) else stored):
+            message = "the value looks like ciphertext, as which it would be read; refuse it where it is entered"
+            raise FieldUnwritable(message, self.table, self.column)
+        return stored
+
     def to_stored(self, envelope: bytes) -> bytes | str:
         return to_text(envelope) if self.storage == "text" else envelope
 

@@ -146,7 +146,7 @@ class Encrypted(sqltypes.TypeDecorator[Any]):
         field = self.field(dialect)
         if field.stage is Stage.PLAIN:
             write_plain = codec_of(self.inner, dialect).write_plain
-            return lambda value: None if value is None else write_plain(value)
+            return lambda value: None if value is None else field.as_plaintext(write_plain(value))
         kind = NotInstalledPlaceholder if installation_of(dialect) is None else Placeholder
 
         def process(value: Any) -> Any:
