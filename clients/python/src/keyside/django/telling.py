@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from django.core.exceptions import ValidationError
 from django.db import models
 
-from keyside.fields import MASK, Field, Index, Placeholder
+from keyside.fields import MASK, BindingMissing, Field, Index, Placeholder
 
 Row: TypeAlias = Callable[[str], Any]
 """The value of a field, by the name that `bind=` or `partition=` calls it; None when it is not known."""
@@ -67,13 +67,17 @@ def bindings(field: Any) -> list[str]:
 
 
 def cleaned(field: models.Field, value: Any) -> Any:
-    """A value as the database will return it; None for an expression or for what the field does not accept."""
-    if value is None or hasattr(value, "resolve_expression"):
+    """A value as the database will return it. Raises BindingMissing for an expression, and for what the field does not
+    accept."""
+    if value is None:
         return None
-    try:
-        return field.to_python(value)
-    except ValidationError:
-        return None
+    if not hasattr(value, "resolve_expression"):
+        try:
+            return field.to_python(value)
+        except ValidationError:
+            pass
+    message = "encrypted columns of the row depend on it, but what it is set to is no value of its type: write a value"
+    raise BindingMissing(message, field.model._meta.db_table, field.column)
 
 
 def row_of_instance(instance: models.Model) -> Row:
