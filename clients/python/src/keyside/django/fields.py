@@ -95,7 +95,7 @@ class EncryptedField(models.Field):
         self.stage = stage_of(migrating)
         if on_error not in ("raise", "none"):
             raise ValueError("on_error: expected 'raise' or 'none'")
-        self._stored = _stored_field(storage)
+        self.stored = _stored_field(storage)
         super().__init__(
             verbose_name=inner._verbose_name,
             name=None if hasattr(inner, "model") else inner.name,
@@ -172,19 +172,19 @@ class EncryptedField(models.Field):
 
     def get_internal_type(self) -> str:
         # serializers of XML ask it whether values are JSON documents; the column's type is told below
-        told = self.inner if isinstance(self.inner, models.JSONField) else self._stored
+        told = self.inner if isinstance(self.inner, models.JSONField) else self.stored
         return str(told.get_internal_type())
 
     def db_check(self, connection: Any) -> str | None:
-        found: str | None = self._stored.db_check(connection)
+        found: str | None = self.stored.db_check(connection)
         return found
 
     def cast_db_type(self, connection: Any) -> str | None:
-        found: str | None = self._stored.cast_db_type(connection)
+        found: str | None = self.stored.cast_db_type(connection)
         return found
 
     def db_type(self, connection: Any) -> str | None:
-        found: str | None = self._stored.db_type(connection)
+        found: str | None = self.stored.db_type(connection)
         return found
 
     @cached_property
@@ -207,7 +207,7 @@ class EncryptedField(models.Field):
             bind=self.bind,
             on_error=self.on_error,
             stage=self.stage,
-            storage="bytes" if isinstance(self._stored, models.BinaryField) else "text",
+            storage="bytes" if isinstance(self.stored, models.BinaryField) else "text",
             to_bytes=codec.to_bytes(),
             from_bytes=codec.from_bytes(),
             from_column=codec.from_column(),

@@ -31,6 +31,15 @@ class _Parts:
         self.fields: list[EncryptedField | None] | None = None
         """What stands at each position of the first."""
 
+    def add(self, fields: list[EncryptedField | None]) -> None:
+        """Raises NotSearchable when a query does not fit the first."""
+        if self.fields is None:
+            self.fields = fields
+        for one, other in zip_longest(self.fields, fields):
+            if one != other:
+                advice = "every query must have it, and no other field, at its position; combine the results in Python"
+                refuse(one or other, "a set operation", advice)
+
 
 _parts: ContextVar[_Parts | None] = ContextVar("keyside.django.parts", default=None)
 
@@ -52,7 +61,21 @@ def check_alike(compiler: Any) -> None:
 @contextmanager
 def combining(*, merged: bool) -> Iterator[None]:
     """While the parts of a union, intersection or difference are compiled."""
-    token = _parts.set(_Parts(merged))
+    outer = _parts.get()
+    parts = _Parts(merged or (outer is not None and outer.merged))
+    token = _parts.set(parts)
+    try:
+        yield
+    finally:
+        _parts.reset(token)
+    if outer is not None and parts.fields is not None:
+        outer.add(parts.fields)
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """While a subquery is compiled, which is no part of what it stands in."""
+    token = _parts.set(None)
     try:
         yield
     finally:
@@ -67,13 +90,7 @@ def note_part(compiler: Any) -> None:
     if parts.merged:
         _check_keys(compiler.query, _selected(compiler), "a set operation")
     targets = [getattr(expression, "target", None) for expression, _, _ in compiler.select]
-    fields = [target if isinstance(target, EncryptedField) else None for target in targets]
-    if parts.fields is None:
-        parts.fields = fields
-    for one, other in zip_longest(parts.fields, fields):
-        if one != other:
-            advice = "every query must have it, and no other field, at its position; combine the results in Python"
-            refuse(one or other, "a set operation", advice)
+    parts.add([target if isinstance(target, EncryptedField) else None for target in targets])
 
 
 def _selected(compiler: Any) -> list[Col]:

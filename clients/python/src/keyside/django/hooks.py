@@ -14,6 +14,7 @@ from django.db.models.sql import Query
 from keyside.django.fetching import fetch_in_binary
 from keyside.django.reading import hook_reads
 from keyside.django.selfcheck import READING, WRITING, what_changed
+from keyside.django.statements import hook_statements
 from keyside.django.uniqueness import hook_validation
 from keyside.django.updating import hook_updates
 from keyside.django.writing import encrypt_parameters, masked_last_query, shown_query
@@ -38,6 +39,7 @@ def install() -> None:
         hook_reads()
     hook_updates()
     hook_validation()
+    hook_statements()
     Query.__str__ = shown_query
     connection_created.connect(_on_connection, dispatch_uid="keyside.django")
     for connection in connections.all(initialized_only=True):

@@ -11,10 +11,19 @@ from django.db import models
 from django.db.models.query_utils import DeferredAttribute
 
 from keyside.django.checking import require_app
+from keyside.django.index_lookups import INDEX_LOOKUPS
 from keyside.django.telling import SearchPlaceholder, Told, row_of_instance, tell
-from keyside.fields import FieldUnwritable, Index, Normalization, Normalize, NotSearchable, Placeholder, normalization
+from keyside.fields import (
+    BindingMissing,
+    FieldUnwritable,
+    Index,
+    Normalization,
+    Normalize,
+    NotSearchable,
+    Placeholder,
+    normalization,
+)
 
-LOOKUPS = ("exact", "in", "isnull")
 MYSQL_BYTES = 64
 """MySQL indexes no BLOB; the longest index has 32 bytes."""
 
@@ -25,8 +34,8 @@ class BlindIndex:
 
     `normalize`: what counts as equal: "exact", "trim", "casefold", "digits", a part of the value ("domain",
     `last(4)`), which is searched by the column itself, or a function whose results never change. `unique`: no two rows
-    with equal values. `partitioned`: under the key of the row's partition, which a search then must know from
-    `keyside.context`. `context`: text in place of `table.column`; equal ones make columns comparable.
+    with equal values. `partitioned`: under the key of the row's partition, which a search names beside the value or
+    takes from `keyside.context`. `context`: text in place of `table.column`; equal ones make columns comparable.
     """
 
     unique: bool = False
@@ -56,7 +65,7 @@ class _IndexAttribute(DeferredAttribute):
         if value is None or hasattr(value, "resolve_expression") or self.field.source_field.holds_null(value):
             return None
         try:
-            return None if self.field.declaration.encode(value) is None else value
+            return None if self.field.declaration.encode(value) is None else self.field.compared(instance, value)
         except FieldUnwritable:
             return None  # found, and told, where the value is validated or written
 
@@ -142,6 +151,17 @@ class BlindIndexField(models.Field):
             ),
         )
 
+    def compared(self, instance: models.Model, value: Any) -> Any:
+        """What finds rows with an object's value; None while the object does not tell the partition."""
+        chooser = self.declaration.partition_column
+        if chooser is None:
+            return value
+        row = row_of_instance(instance)
+        try:
+            return None if row(chooser) is None else Told(value, row)
+        except BindingMissing:
+            return None
+
     def check(self, **options: Any) -> list[checks.CheckMessage]:
         source = next((one for one in self.model._meta.local_fields if one.name == self.source), None)
         if not hasattr(type(source), "declaration") or isinstance(source, BlindIndexField):
@@ -163,9 +183,18 @@ class BlindIndexField(models.Field):
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
         """What stands for the index of a value that is looked for."""
+        row = None
+        if isinstance(value, Told):
+            value, row = value.value, value.row
         if value is None or hasattr(value, "as_sql"):
             return value
-        return SearchPlaceholder(self.declaration, value)
+        if isinstance(value, bytes | bytearray | memoryview) and not self._indexes_bytes:
+            return connection.Database.Binary(value)  # what a query found in this column
+        return tell(SearchPlaceholder(self.declaration, value), row)
+
+    @property
+    def _indexes_bytes(self) -> bool:
+        return isinstance(self.source_field.inner, models.BinaryField)
 
     def get_db_prep_save(self, value: Any, connection: Any) -> Any:
         """What stands for the index of a value that is written."""
@@ -179,7 +208,7 @@ class BlindIndexField(models.Field):
         return tell(Placeholder(self.declaration, value), row)
 
     def get_lookup(self, lookup_name: str) -> Any:
-        return super().get_lookup(lookup_name) if lookup_name in LOOKUPS else None
+        return INDEX_LOOKUPS.get(lookup_name)
 
     def get_transform(self, lookup_name: str) -> Any:
         raise NotSearchable(f"{lookup_name}: a blind index knows equality only", self.model._meta.db_table, self.column)

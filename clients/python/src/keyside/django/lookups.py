@@ -9,7 +9,9 @@ from django.db import models
 from django.db.models.expressions import Col
 from django.db.models.lookups import IsNull, Lookup
 
-from keyside.django.telling import PlainPlaceholder
+from keyside.django.comparing import exactly, is_inexact
+from keyside.django.index_lookups import row_beside
+from keyside.django.telling import PlainPlaceholder, Told
 from keyside.fields import NotSearchable
 from keyside.fields.declaration import UNFIT
 
@@ -88,6 +90,9 @@ class _ByIndex(Lookup):
         index, alias = self.index(), self.lhs.alias
         column = index.get_col(alias)
         values = self.values()
+        if index.declaration.needs_row:
+            row = row_beside(compiler, self)
+            values = [Told(value, row) for value in values]
         compared = values if self.compared == "in" else values[0]
         found, parameters = compiler.compile(index.get_lookup(self.compared)(column, compared))
         known, _ = compiler.compile(IsNull(column, False))
@@ -95,26 +100,31 @@ class _ByIndex(Lookup):
         answer, parameters = f"({found} AND {known})", [*parameters]
         if self.lhs.target.declaration.stage.reads_plaintext:
             unknown, _ = compiler.compile(IsNull(column, True))
-            plain, added = self._plain(compiler, index, values)
+            plain, added = self._plain(compiler, connection, index)
             answer, parameters = f"({answer} OR ({unknown} AND {plain}))", [*parameters, *added]
         return answer, parameters
 
-    def _plain(self, compiler: Any, index: Any, values: list[Any]) -> tuple[str, list[Any]]:
+    def _plain(self, compiler: Any, connection: Any, index: Any) -> tuple[str, list[Any]]:
         """Rows that were not encrypted yet have no index: they are compared as they are."""
         field = self.lhs.target
         column, _ = compiler.compile(self.lhs)
         folded = index.declaration.normalize.name == "casefold" and field.declaration.storage == "text"
-        parameters = []
-        for value in values:
+        parameters: list[Any] = []
+        for value in self.values():
             try:
                 plain = field.to_plain(value.strip().lower() if folded else value)
             except UNFIT:
                 message = "the value is not of the field's type"
                 raise NotSearchable(message, field.model._meta.db_table, field.column) from None
             parameters.append(PlainPlaceholder(field.declaration, value, plain))
+        among = f"IN ({', '.join(['%s'] * len(parameters))})"
         if folded:
             column = f"LOWER(TRIM({column}))"
-        return f"({column} IS NOT NULL AND {column} IN ({', '.join(['%s'] * len(values))}))", parameters
+        known = f"{column} IS NOT NULL AND {column} {among}"
+        if field.declaration.storage == "text" and is_inexact(field.stored, connection):
+            # beside the comparison that an index of the column can answer
+            return f"({known} AND {exactly(column, connection)} {among})", parameters * 2
+        return f"({known})", parameters
 
 
 class Exact(_ByIndex):

@@ -7,7 +7,13 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from django.db import models
-from django.db.models.sql.compiler import SQLAggregateCompiler, SQLCompiler, SQLInsertCompiler
+from django.db.models.sql.compiler import (
+    SQLAggregateCompiler,
+    SQLCompiler,
+    SQLDeleteCompiler,
+    SQLInsertCompiler,
+    SQLUpdateCompiler,
+)
 from django.db.models.sql.query import Query
 from django.db.models.sql.subqueries import UpdateQuery
 
@@ -24,6 +30,10 @@ WRITING: Final[list[tuple[Any, str, list[str]]]] = [
     (UpdateQuery, "add_update_values", ["values"]),
     (UpdateQuery, "add_update_fields", ["values_seq"]),
     (SQLInsertCompiler, "pre_save_val", ["field", "obj"]),
+    (SQLUpdateCompiler, "pre_sql_setup", []),
+    (SQLUpdateCompiler, "execute_sql", ["result_type"]),
+    (SQLDeleteCompiler, "as_sql", []),
+    (Query, "as_sql", ["compiler", "connection"]),
     (models.Model, "_get_unique_checks", ["exclude", "include_meta_constraints"]),
     (models.Model, "_perform_unique_checks", ["unique_checks"]),
     (models.Model, "validate_constraints", ["exclude"]),
