@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import wraps
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from django.db import models
 from django.db.models.expressions import RawSQL
@@ -19,6 +19,10 @@ from django.db.models.sql.where import AND, WhereNode
 
 from keyside.django.comparing import exactly, is_inexact
 from keyside.fields import BindingMissing
+
+_Place: TypeAlias = "tuple[models.Field, Any]"
+"""A field, and the one whose ciphertext depends on it where that is not written: then NULL may be anywhere."""
+_Values: TypeAlias = "dict[_Place, Any]"
 
 ASSUMED: Final = "_keyside_assumed"
 
@@ -33,8 +37,8 @@ class Assumed:
     def __init__(self, model: type[models.Model], alias: str) -> None:
         self._model = model
         self._alias = alias
-        self._all: dict[models.Field, Any] = {}
-        self._by_key: dict[Any, dict[models.Field, Any]] = {}
+        self._all: _Values = {}
+        self._by_key: dict[Any, _Values] = {}
         self._said: set[models.Field] = set()
         self._bound = ""
         self._before: Any = None
@@ -53,12 +57,20 @@ class Assumed:
         """A value of the field `bound` is right in rows with these values; `key`: in the row with this primary key."""
         self._bound = bound.column
         self._said.update(said)
-        (self._all if key is None else self._by_key.setdefault(key, {})).update(values)
+        self._values(key).update({(field, None): value for field, value in values.items()})
+
+    def add_kept(self, kept: Any, values: dict[models.Field, Any], key: Any = None) -> None:
+        """What the field `kept` holds, unless it is NULL, stays right in rows with these values only."""
+        self._bound = kept.column
+        self._values(key).update({(field, kept): value for field, value in values.items()})
+
+    def _values(self, key: Any) -> _Values:
+        return self._all if key is None else self._by_key.setdefault(key, {})
 
     def apply(self, compiler: Any, moved: bool) -> None:
         """Add to the conditions of an UPDATE; `moved`: they became a list of keys, or a subquery."""
         self._before, self._condition = compiler.query.where, None
-        parts = [self._equal(compiler, field, value) for field, value in self._told(compiler, self._all, moved)]
+        parts = [self._holds(compiler, place, value) for place, value in self._told(compiler, self._all, moved)]
         groups: dict[tuple[Any, ...], list[Any]] = {}
         for key, values in self._by_key.items():
             # each group names its keys
@@ -80,8 +92,8 @@ class Assumed:
         query.clear_ordering(force=True)
         query.where = WhereNode([self._before, WhereNode([self._condition], AND, negated=True)], AND)
         if query.has_results(compiler.using):
-            fields = {field for values in (self._all, *self._by_key.values()) for field in values}
-            names = ", ".join(sorted(field.attname for field in fields))
+            fields = {field.attname for values in (self._all, *self._by_key.values()) for field, _ in values}
+            names = ", ".join(sorted(fields))
             raise BindingMissing(
                 f"it is encrypted for a row with another {names} than the row has now: write {names} as well, name the"
                 " value as the row holds it, or read the row again",
@@ -89,13 +101,21 @@ class Assumed:
                 self._bound,
             )
 
-    def _told(self, compiler: Any, values: dict[models.Field, Any], moved: bool) -> list[tuple[models.Field, Any]]:
+    def _told(self, compiler: Any, values: _Values, moved: bool) -> list[tuple[_Place, Any]]:
         connection = compiler.connection
         return [
-            (field, value)
-            for field, value in values.items()
+            ((field, kept), value)
+            for (field, kept), value in values.items()
             if field not in self._said or moved or (isinstance(value, str) and is_inexact(field, connection))
         ]
+
+    def _holds(self, compiler: Any, place: _Place, value: Any) -> tuple[str, list[Any]]:
+        field, kept = place
+        sql, parameters = self._equal(compiler, field, value)
+        if kept is not None:
+            column, _ = compiler.compile(kept.get_col(self._alias))
+            sql = f"({column} IS NULL OR {sql})"
+        return sql, parameters
 
     def _equal(self, compiler: Any, field: models.Field, value: Any) -> tuple[str, list[Any]]:
         """Never NULL, so that it can be negated."""
@@ -112,7 +132,7 @@ class Assumed:
     def _group(self, compiler: Any, values: tuple[Any, ...], keys: list[Any]) -> tuple[str, list[Any]]:
         primary = self._model._meta.pk
         parts = [compiler.compile(primary.get_lookup("in")(primary.get_col(self._alias), keys))]
-        parts += [self._equal(compiler, field, value) for field, value in values]
+        parts += [self._holds(compiler, place, value) for place, value in values]
         return " AND ".join(sql for sql, _ in parts), [one for _, given in parts for one in given]
 
 

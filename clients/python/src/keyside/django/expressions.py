@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db.models.expressions import Case, Value
+from django.db.models.expressions import Case, Col, Value
 from django.db.models.functions import Cast
 
 from keyside.fields import FieldUnwritable
+
+
+class Standing(Col):
+    """What a column holds already, as the value that it is set to."""
 
 
 def check_written(field: Any, expression: Any) -> None:
@@ -22,6 +26,8 @@ def _is_literal(field: Any, expression: Any) -> bool:
         if expression.value is None:
             return True
         return getattr(expression, "_output_field_or_none", None) is not None and expression.output_field == field
+    if isinstance(expression, Standing):
+        return True
     if isinstance(expression, Case):
         results = [case.result for case in expression.cases] + [expression.default]
         return all(_is_literal(field, result) for result in results)

@@ -17,9 +17,10 @@ from keyside.django.checking import problems, require_app
 from keyside.django.codecs import Codec, codec_of
 from keyside.django.expressions import check_written
 from keyside.django.indexing import BlindIndex, BlindIndexField
+from keyside.django.keeping import KeptAttribute, is_kept
 from keyside.django.lookups import lookup_of, refuse
 from keyside.django.schemas import refuse_hidden_bindings
-from keyside.django.telling import Told, Written, row_of_instance, tell
+from keyside.django.telling import Kept, Told, Written, row_of_instance, tell
 from keyside.fields import (
     Field,
     FieldUnwritable,
@@ -95,6 +96,8 @@ class EncryptedField(models.Field):
         self.stage = stage_of(migrating)
         if on_error not in ("raise", "none"):
             raise ValueError("on_error: expected 'raise' or 'none'")
+        if on_error == "none":
+            self.descriptor_class = KeptAttribute
         self.stored = _stored_field(storage)
         super().__init__(
             verbose_name=inner._verbose_name,
@@ -249,6 +252,8 @@ class EncryptedField(models.Field):
         return self.inner.value_from_object(obj)
 
     def save_form_data(self, instance: models.Model, data: Any) -> None:
+        if data in self.empty_values and is_kept(self, instance):
+            return  # a form shows nothing of a value that did not open
         self.inner.save_form_data(instance, data)
 
     def get_default(self) -> Any:
@@ -262,7 +267,9 @@ class EncryptedField(models.Field):
 
     def _pre_save(self, model_instance: models.Model, add: bool) -> Any:
         value = self.inner.pre_save(model_instance, add)
-        if self.declaration.needs_row and value is not None and not hasattr(value, "resolve_expression"):
+        if value is None:
+            return Kept(row_of_instance(model_instance)) if not add and is_kept(self, model_instance) else None
+        if self.declaration.needs_row and not hasattr(value, "resolve_expression"):
             return Told(value, row_of_instance(model_instance))
         return value
 

@@ -12,6 +12,7 @@ from django.db.backends.signals import connection_created
 from django.db.models.sql import Query
 
 from keyside.django.fetching import fetch_in_binary
+from keyside.django.keeping import hook_refreshing
 from keyside.django.reading import hook_reads
 from keyside.django.selfcheck import READING, WRITING, what_changed
 from keyside.django.statements import hook_statements
@@ -39,6 +40,7 @@ def install() -> None:
         hook_reads()
     hook_updates()
     hook_validation()
+    hook_refreshing()
     hook_statements()
     Query.__str__ = shown_query
     connection_created.connect(_on_connection, dispatch_uid="keyside.django")

@@ -38,6 +38,7 @@ WRITING: Final[list[tuple[Any, str, list[str]]]] = [
     (models.Model, "_perform_unique_checks", ["unique_checks"]),
     (models.Model, "validate_constraints", ["exclude"]),
     (models.Model, "unique_error_message", ["model_class", "unique_check"]),
+    (models.Model, "refresh_from_db", ["using", "fields", "from_queryset"]),
 ]
 
 

@@ -27,6 +27,15 @@ class Told:
         return MASK
 
 
+class Kept:
+    """In place of a None that an object of this row has only because its value did not open."""
+
+    __slots__ = ("row",)
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+
+
 class Written(Placeholder):
     """A value that a statement stores in an encrypted column. `indexes`: what it must store beside it."""
 

@@ -17,11 +17,12 @@ from django.db.models.sql.compiler import SQLInsertCompiler
 from django.db.models.sql.subqueries import UpdateQuery
 
 from keyside.django.assuming import ASSUMED, Assumed, hook_assumptions
-from keyside.django.expressions import check_written
+from keyside.django.expressions import Standing, check_written
 from keyside.django.fields import EncryptedField
 from keyside.django.indexing import BlindIndexField
+from keyside.django.keeping import is_kept
 from keyside.django.pinning import pinned
-from keyside.django.telling import Row, Told, bindings, field_named, row_of_instance, row_of_values
+from keyside.django.telling import Kept, Row, Told, bindings, field_named, row_of_instance, row_of_values
 from keyside.django.upserting import check_bindings, hook_upserts
 from keyside.fields import BindingMissing, FieldUnwritable
 
@@ -88,6 +89,9 @@ def _add_update_values(original: Any) -> Any:
                 parents.setdefault(field.model._meta.concrete_model, set()).add(field.name)
                 if isinstance(field, EncryptedField):
                     _refuse_row_of_parent(field)
+                    if hasattr(value, "resolve_expression"):
+                        check_written(field, value)
+                        followed[name] = _each_told(field, value, field)
                     followed |= {index.name: _for_index(field, index, value) for index, _ in field.indexes}
         for parent, written in parents.items():
             check_bindings(parent, written)
@@ -129,8 +133,9 @@ class _Update:
         self._written = {field.name for field, _, _ in values}
         alias = query.get_initial_alias()
         self._pins = pinned(query.where, alias)
-        new = {field.attname: value for field, _, value in values if not isinstance(value, Told)}
+        new = {field.attname: value for field, _, value in values if not isinstance(value, Told | Kept)}
         self._row = row_of_values(self._model, new, self._pins)
+        self._alias = alias
         self._assumed = Assumed(self._model, alias)
 
     def followed(self) -> list[Any]:
@@ -153,6 +158,9 @@ class _Update:
         """The value with its row, as far as the statement tells it."""
         if value is None:
             return None
+        if isinstance(value, Kept):
+            self._assume_kept(field, value.row)
+            return Standing(self._alias, field)
         if hasattr(value, "resolve_expression"):
             check_written(field, value)
             if field.declaration.needs_row:
@@ -185,6 +193,11 @@ class _Update:
         values = {local: row(name) for name, local in needed.items() if local.name not in self._written}
         self._assumed.add(field, values, said, key)
 
+    def _assume_kept(self, field: EncryptedField, row: Row, key: Any = None) -> None:
+        needed = {name: local for name in bindings(field) if (local := field_named(self._model, name))}
+        values = {local: row(name) for name, local in needed.items() if local.name in self._written}
+        self._assumed.add_kept(field, values, key)
+
     def _assume_each(self, field: EncryptedField, expression: Any) -> None:
         """What `bulk_update` made: each object's value is right in the object's row."""
         if isinstance(expression, Cast):
@@ -201,11 +214,15 @@ class _Update:
                 self._assume_each(field, case.result)
                 continue
             self._assumed.object(instance.pk)
-            if getattr(instance, field.attname) is not None:
+            if is_kept(field, instance):
+                self._assume_kept(field, row_of_instance(instance), instance.pk)
+            elif getattr(instance, field.attname) is not None:
                 self._assume(field, row_of_instance(instance), instance.pk)
 
 
 def _for_index(field: EncryptedField, index: BlindIndexField, value: Any, row: Row | None = None) -> Any:
+    if isinstance(value, Standing):
+        return Standing(value.alias, index)
     if hasattr(value, "resolve_expression"):
         check_written(field, value)
         return _each_told(field, value, index, row if field.declaration.needs_row else None)
@@ -223,16 +240,19 @@ def _each_told(field: EncryptedField, expression: Any, target: Any, row: Row | N
     if isinstance(expression, Cast):
         (inner,) = expression.get_source_expressions()
         return Cast(_each_told(field, inner, target, row), output_field=target)
-    cases = [
-        When(case.condition, then=_each_told(field, case.result, target, _row_of(case.condition) or row))
-        for case in expression.cases
-    ]
+    if isinstance(expression, Standing):
+        return Standing(expression.alias, target)
+    cases = [When(case.condition, then=_result(field, case, target, row)) for case in expression.cases]
     return Case(*cases, default=_each_told(field, expression.default, target, row), output_field=target)
 
 
-def _row_of(condition: Any) -> Row | None:
-    instance = _object_of(condition)
-    return None if instance is None else row_of_instance(instance)
+def _result(field: EncryptedField, case: Any, target: Any, row: Row | None) -> Any:
+    instance = _object_of(case.condition)
+    if instance is None:
+        return _each_told(field, case.result, target, row)
+    if is_kept(field, instance):
+        return Standing(field.model._meta.db_table, target)
+    return _each_told(field, case.result, target, row_of_instance(instance))
 
 
 def _object_of(condition: Any) -> Any:

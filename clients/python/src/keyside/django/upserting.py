@@ -11,6 +11,7 @@ from django.db.models import QuerySet
 
 from keyside.django.fields import EncryptedField
 from keyside.django.indexing import BlindIndexField
+from keyside.django.keeping import is_kept
 from keyside.django.lookups import refuse
 from keyside.django.telling import bindings, field_named
 from keyside.fields import BindingMissing, FieldUnwritable
@@ -33,7 +34,9 @@ def _bulk_create(original: Any) -> Any:
         unique_fields: Sequence[str] | None = None,
     ) -> Any:
         if update_conflicts and update_fields:
+            objs = list(objs)
             update_fields = _upserted(self.model, list(update_fields), unique_fields or ())
+            _check_kept(self.model, objs, update_fields)
             if unique_fields:
                 unique_fields = [_unique(self.model, name) for name in unique_fields]
         return original(self, objs, batch_size, ignore_conflicts, update_conflicts, update_fields, unique_fields)
@@ -80,6 +83,14 @@ def _unique(model: type[models.Model], name: str) -> str:
         # one that is not unique may be so together with other columns; the database knows
         return str(next((index for index in whole if index.unique), whole[0]).name)
     return name
+
+
+def _check_kept(model: type[models.Model], objs: list[Any], names: list[str]) -> None:
+    """Raises FieldUnwritable where NULL would take the place of a value that did not open."""
+    for field in model._meta.local_concrete_fields:
+        if isinstance(field, EncryptedField) and field.name in names and any(is_kept(field, obj) for obj in objs):
+            message = "an object's value was None when it was read, maybe for it did not open: assign None to erase it"
+            raise FieldUnwritable(message, model._meta.db_table, field.column)
 
 
 def _is_exact(field: models.Field) -> bool:

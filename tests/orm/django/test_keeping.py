@@ -1,0 +1,117 @@
+"""What does not open is not erased by whoever saves the object that could not show it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django import forms
+from django.db import connections, transaction
+from keyside.fields import BindingMissing, FieldUnwritable
+from keyside.testing import faults
+from keyside.testing.frames import Code
+from keyside.testing.server import Twin
+
+from tests.orm.django.citizens.models import created
+from tests.orm.django.clinics.guarded import GUARDED, Lenient
+
+
+@pytest.fixture
+def guarded(database: str) -> Iterator[str]:
+    with created(database, *GUARDED):
+        yield database
+
+
+def stored(alias: str) -> list[tuple[Any, ...]]:
+    with connections[alias].cursor() as cursor:
+        cursor.execute("SELECT value, value_index, within FROM clinics_lenient ORDER BY id")
+        return [tuple(None if one is None else bytes(one) for one in row) for row in cursor.fetchall()]
+
+
+@pytest.fixture
+def tampered(guarded: str) -> tuple[str, list[tuple[Any, ...]]]:
+    """One row whose values do not open, and one of NULLs."""
+    Lenient.objects.create(value="a", within="b")
+    broken = b"\xc1\x01" + bytes(50)
+    with connections[guarded].cursor() as cursor:
+        cursor.execute("UPDATE clinics_lenient SET value = %s, within = %s", [broken, broken])
+    Lenient.objects.create()
+    return guarded, stored(guarded)
+
+
+class LenientForm(forms.ModelForm):
+    class Meta:
+        model = Lenient
+        fields = ("name", "value")
+
+
+def test_saving_keeps_it(tampered: tuple[str, list[Any]]) -> None:
+    alias, before = tampered
+    one, null = Lenient.objects.order_by("id")
+    assert one.value is one.within is None
+    one.name = null.name = "x"
+    one.save()
+    null.save()
+    one.save(update_fields=["name", "value", "within"])
+    one.refresh_from_db()
+    one.save()
+    Lenient.objects.only("name").get(pk=one.pk).save()
+    deferred = Lenient.objects.defer("value").get(pk=one.pk)
+    assert deferred.value is None
+    deferred.save()
+    Lenient.objects.bulk_update([one, null], ["name", "value", "within"])
+    Lenient.objects.update_or_create(pk=one.pk, defaults={"name": "y"})
+    form = LenientForm({"name": "z", "value": ""}, instance=Lenient.objects.get(pk=one.pk))
+    form.save()
+    assert stored(alias) == before
+    assert [row.name for row in Lenient.objects.order_by("id")] == ["z", "x"]
+
+
+def test_what_is_assigned_is_written(tampered: tuple[str, list[Any]]) -> None:
+    alias, before = tampered
+    one, null = Lenient.objects.order_by("id")
+    one.value, null.value = "new", "newer"
+    Lenient.objects.bulk_update([one, null], ["value", "within"])
+    assert [row.value for row in Lenient.objects.order_by("id")] == ["new", "newer"]
+    assert Lenient.objects.filter(value="newer").get() == null
+    assert stored(alias)[0][2] == before[0][2]
+    fresh = Lenient.objects.get(pk=one.pk)
+    fresh.within = None
+    fresh.save()
+    assert stored(alias)[0][2] is None
+    fresh.value = None
+    fresh.save(update_fields=["value"])
+    assert stored(alias)[0] == (None, None, None)
+
+
+def test_a_row_is_not_moved_from_under_it(tampered: tuple[str, list[Any]]) -> None:
+    alias, before = tampered
+    one, null = Lenient.objects.order_by("id")
+    one.ward_id = null.ward_id = 2
+    null.save()
+    for ask in (one.save, lambda: Lenient.objects.bulk_update([one, null], ["ward_id", "within"])):
+        with pytest.raises(BindingMissing, match="within: it is encrypted"), transaction.atomic(using=alias):
+            ask()
+    told: dict[str, Any] = {"update_conflicts": True}
+    if alias != "mariadb":
+        told["unique_fields"] = ["id"]
+    with pytest.raises(FieldUnwritable, match="assign None to erase"), transaction.atomic(using=alias):
+        Lenient.objects.bulk_create([one], update_fields=["value"], **told)
+    assert stored(alias) == before
+    one.within = None
+    one.save()
+    assert Lenient.objects.filter(ward_id=2).count() == 2
+
+
+def test_a_disabled_key_may_be_enabled_again(guarded: str, sidecar: Twin) -> None:
+    Lenient.objects.create(value="a", within="b")
+    before = stored(guarded)
+    sidecar.faults.append(faults.fail_items({0: Code.KEY_DISABLED}))
+    one = Lenient.objects.get()
+    sidecar.faults.clear()
+    assert one.value is None
+    one.name = "x"
+    one.save()
+    assert stored(guarded)[0][:2] == before[0][:2]
+    assert Lenient.objects.get().value == "a"
