@@ -217,6 +217,9 @@ def test_update_or_create_writes_what_it_is_told(database: str) -> None:
     assert "number" in update
     assert "email" not in update
     assert "notes" not in update
+    child = GoldCard.objects.create(number="1", club="chess")
+    GoldCard.objects.update_or_create(pk=child.pk, defaults={"number": "2"})
+    assert GoldCard.objects.get(number="2", club="chess") == child
     copied = pickle.loads(pickle.dumps(Patient.objects.get()))
     copied.email = "new@b.c"
     copied.save()

@@ -53,6 +53,10 @@ def problems(field: Any) -> list[checks.CheckMessage]:
         message = f"{where} compares a blind index of {field.name!r} with a value, which a schema cannot hold."
         hint = "compare it with NULL, or check the value in Python"
         found.append(checks.Error(message, hint=hint, obj=field, id="keyside.E006"))
+    for relation in field.model._meta.private_fields:
+        if getattr(relation, "fk_field", None) == field.name:
+            message = f"The generic relation {relation.name!r} refers by {field.name!r}, which the database compares."
+            found.append(checks.Error(message, hint="leave that field plain", obj=field, id="keyside.E007"))
     return found
 
 

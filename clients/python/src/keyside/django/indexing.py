@@ -127,6 +127,7 @@ class BlindIndexField(models.Field):
         # an encrypted field has put one in place, and a copied model brings its own
         fields[:] = [field for field in fields if field.name != name or not isinstance(field, BlindIndexField)]
         super().contribute_to_class(cls, name, private_only)
+        self.pre_save = self._pre_save  # no method of the class: as in an EncryptedField
 
     @cached_property
     def source_field(self) -> Any:
@@ -175,7 +176,7 @@ class BlindIndexField(models.Field):
     def db_type(self, connection: Any) -> str | None:
         return f"varbinary({MYSQL_BYTES})" if connection.vendor == "mysql" else super().db_type(connection)
 
-    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
+    def _pre_save(self, model_instance: models.Model, add: bool) -> Any:
         value = getattr(model_instance, self.source_field.attname)
         if self.declaration.needs_row and value is not None:
             return Told(value, row_of_instance(model_instance))
