@@ -43,11 +43,11 @@ test: lint unit sanitize threads package  ## every check there is: lint, tests, 
 ##@ Checks
 
 .PHONY: unit
-unit: $(VENV)/.demo $(VENV)/.servers $(VENV)/.sqlalchemy20 $(VENV)/.django6  ## the tests alone; one folder: make unit TESTS=tests/proxy
+unit: $(VENV)/.demo $(VENV)/.servers $(VENV)/.sqlalchemy20 $(VENV)/.django6 $(VENV)/.django-suite  ## the tests alone; one folder: make unit TESTS=tests/proxy
 	$(BIN)/python -m pytest $(or $(TESTS),$(PARALLEL) --ignore=tests/benchmarks)
 	[ -n "$(TESTS)" ] || $(BIN)/python -m pytest tests/benchmarks
 	[ -n "$(TESTS)" ] || PYTHONPATH=$(VENV)/sqlalchemy20 $(BIN)/python -m pytest tests/orm/sqlalchemy
-	[ -n "$(TESTS)" ] || [ ! -x $(VENV)/django6/bin/python ] || $(VENV)/django6/bin/python -m pytest $(PARALLEL) tests/orm/django
+	[ -n "$(TESTS)" ] || [ ! -x $(VENV)/django6/bin/python ] || $(VENV)/django6/bin/python -m pytest $(PARALLEL) --ignore=tests/orm/django/test_own_suite.py tests/orm/django
 
 .PHONY: lint
 lint: setup  ## ruff, mypy --strict, import layers, Cython lint
@@ -138,6 +138,14 @@ $(VENV)/.servers: $(VENV)/.tools requirements/servers.txt scripts/prerequisites
 $(VENV)/.sqlalchemy20: $(VENV)/.tools requirements/sqlalchemy20.txt
 	rm -rf $(VENV)/sqlalchemy20
 	$(PIP) install --no-deps --require-hashes --target $(VENV)/sqlalchemy20 --requirement requirements/sqlalchemy20.txt
+	touch $@
+
+# Django's own tests, which its source distribution has: of the release that is installed, or the tests of ours fail
+$(VENV)/.django-suite: $(VENV)/.tools requirements/django-suite.txt
+	rm -rf $(VENV)/django-suite
+	$(PIP) download --no-deps --no-binary Django --no-build-isolation --require-hashes --dest $(VENV)/django-suite --requirement requirements/django-suite.txt
+	tar --extract --gzip --strip-components=1 --directory $(VENV)/django-suite --file $(VENV)/django-suite/*.tar.gz
+	find $(VENV)/django-suite -mindepth 1 -maxdepth 1 ! -name tests ! -name PKG-INFO -exec rm -rf {} +
 	touch $@
 
 # the newest Django wants Python 3.12; the sidecar of its tests is the one of .venv. Where there is none, a line says so
