@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
 from sqlalchemy import Engine, Insert, Select, Update, event, exc
 from sqlalchemy.engine import CursorResult
-from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import ORMExecuteState, Session, attributes, object_mapper
 from sqlalchemy.util import await_only
 
@@ -27,6 +26,10 @@ from keyside.sqlalchemy.types import Encrypted, early, encrypted_columns, index_
 from keyside.sqlalchemy.widening import companions
 from keyside.sqlalchemy.writing import holds_placeholders, substituted
 
+if TYPE_CHECKING:
+    # importing it needs greenlet, which SQLAlchemy 2.1 no longer brings by itself
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
 STRIPPED: Final = "keyside_columns"
 """Execution option: how many columns of a widened result the caller asked for."""
 
@@ -39,11 +42,11 @@ def install(engine: Engine | AsyncEngine, client: Client | AsyncClient, *, unbat
     """
     if unbatched not in ("warn", "error", "allow"):
         raise ValueError(f"unbatched: expected 'warn', 'error' or 'allow', not {unbatched!r}")
-    asynchronous = isinstance(engine, AsyncEngine)
-    if isinstance(client, AsyncClient) is not asynchronous:
+    sync_engine = _sync_engine(engine)
+    asynchronous = sync_engine is not engine
+    if not isinstance(client, AsyncClient if asynchronous else Client):
         needed = "AsyncClient" if asynchronous else "Client"
         raise TypeError(f"{type(engine).__name__} needs a keyside.{needed}, not a {type(client).__name__}")
-    sync_engine = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
     uninstall(engine)
     changed = what_changed()
     if changed:
@@ -56,10 +59,17 @@ def install(engine: Engine | AsyncEngine, client: Client | AsyncClient, *, unbat
 
 def uninstall(engine: Engine | AsyncEngine) -> None:
     """Take the hooks off; nothing happens when there are none."""
-    sync_engine = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
-    installation = forget(sync_engine.dialect)
+    installation = forget(_sync_engine(engine).dialect)
     for target, name, listener in installation.listeners if installation else ():
         event.remove(target, name, listener)
+
+
+def _sync_engine(engine: Any) -> Engine:
+    """The engine itself, or the one below an AsyncEngine. Raises TypeError for anything else."""
+    found = getattr(engine, "sync_engine", engine)
+    if not isinstance(found, Engine):
+        raise TypeError(f"expected an Engine or an AsyncEngine, not a {type(engine).__name__}")
+    return found
 
 
 def _sender(client: Client | AsyncClient) -> Send:
