@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from keyside import Client
-from keyside.fields import FieldUnreadable
+from keyside.fields import FieldUnreadable, NotSearchable
 from keyside.sqlalchemy import BlindIndex, Encrypted, install
 from keyside.testing import assert_round_trips
 
@@ -209,3 +209,55 @@ def test_a_search_finds_rows_that_are_not_encrypted_yet(connection: Any, normali
     assert connection.scalars(ids.where(table.c.name.in_([ann, "nobody"]))).all() == [1, 4]
     assert connection.scalars(ids.where(table.c.name != ann)).all() == [2, 5]
     assert connection.scalars(ids.where(table.c.name.not_in([ann]))).all() == [2, 5]
+    assert connection.scalars(ids.where(sa.not_(table.c.name == ann))).all() == [2, 5]
+    assert connection.scalars(ids.where(sa.not_(table.c.name.in_([ann])))).all() == [2, 5]
+    assert connection.scalars(ids.where(table.c.name.is_distinct_from(ann))).all() == [2, 3, 5]
+    given = {"x": ann, "many": [ann, "nobody"]}
+    for condition in (
+        table.c.name == sa.bindparam("x"),
+        table.c.name == sa.bindparam("x", type_=sa.String),
+        table.c.name == sa.literal(ann),
+        table.c.name.in_({ann}),
+        table.c.name.in_(one for one in [ann]),
+        table.c.name.in_({ann: 1}.keys()),
+        table.c.name.in_([sa.bindparam("x"), "nobody"]),
+        table.c.name.in_(sa.bindparam("many", expanding=True)),
+        table.c.name.in_([ann, None]),
+        table.c.name.is_not_distinct_from(sa.bindparam("x")),
+        sa.or_(table.c.name == sa.bindparam("x"), table.c.id == sa.bindparam("z", 0)),
+    ):
+        for _ in range(2):
+            assert connection.scalars(ids.where(condition), given).all() == [1, 4]
+    for wrong in (table.c.name == 5, table.c.name.in_([5]), table.c.name == sa.bindparam("y", 5)):
+        with pytest.raises(NotSearchable, match="not of the column's type"):
+            connection.execute(ids.where(wrong))
+    text = "y"
+    with pytest.raises(NotSearchable, match="variable of a lambda"):
+        connection.execute(sa.lambda_stmt(lambda: ids) + (lambda s: s.where(table.c.name == text)))
+
+
+def test_plaintext_that_is_looked_for_is_not_shown(connection: Any) -> None:
+    table = table_of(sa.String(), storage="text", migrating="plaintext")
+    table.append_column(sa.Column("value_index", BlindIndex("value")))
+    table.create(connection)
+    shown: list[Any] = []
+
+    def note(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        shown.append(repr(parameters))
+
+    sa.event.listen(connection, "before_cursor_execute", note)
+    connection.execute(sa.select(table.c.id).where(table.c.value == "tell-nobody")).all()
+    assert shown == ["(<encrypted>, <encrypted>)"]
+
+
+@pytest.mark.parametrize(
+    ("type_", "value", "stored"), [(sa.Date(), date(2024, 2, 29), "2024-02-29"), (sa.Integer(), 42, "42")]
+)
+def test_plaintext_of_any_type_is_looked_for(connection: Any, type_: Any, value: Any, stored: str) -> None:
+    table = table_of(type_, storage="text", migrating="plaintext")
+    table.append_column(sa.Column("value_index", BlindIndex("value")))
+    table.create(connection)
+    connection.exec_driver_sql("INSERT INTO t VALUES (1, ?, NULL)", (stored,))
+    connection.execute(sa.insert(table), {"id": 2, "value": value})
+    assert connection.scalars(sa.select(table.c.id).where(table.c.value == value)).all() == [1, 2]
+    assert connection.scalars(sa.select(table.c.id).where(table.c.value != value)).all() == []

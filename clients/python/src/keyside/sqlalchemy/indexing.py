@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Insert, Table, Update, bindparam
-from sqlalchemy.sql.elements import BindParameter, ClauseElement, Null
+from sqlalchemy import Table, Update, bindparam
+from sqlalchemy.sql.elements import BindParameter
+from sqlalchemy.util import immutabledict
 
 from keyside.fields import BindingMissing, NotSearchable
+from keyside.sqlalchemy.assigned import (
+    by_key,
+    key_of,
+    proposed,
+    upsert_pairs,
+    upsert_place,
+    with_typed_values,
+    with_upsert_pairs,
+)
 from keyside.sqlalchemy.types import BlindIndex, encrypted_columns, index_columns
 from keyside.sqlalchemy.writing import changed_bindings
 
@@ -24,8 +34,8 @@ def with_indexes(statement: Any, rows: Rows) -> tuple[Any, Rows]:
     table = statement.table
     if not isinstance(table, Table) or not encrypted_columns(table):
         return statement, rows
+    statement = with_typed_values(statement, table)
     statement, rows = _index_parameters(statement, rows, table)
-    _check_expressions(statement, table)
     if isinstance(statement, Update):
         _check_bindings(statement, rows, table)
     return _index_upsert(_index_values(statement, table), table), rows
@@ -40,15 +50,11 @@ def _names(table: Table) -> dict[str, list[str]]:
     return names
 
 
-def _key(column: Any) -> str:
-    return str(getattr(column, "key", column))
-
-
 def _index_parameters(statement: Any, rows: Rows, table: Table) -> tuple[Any, Rows]:
     """Parameters that are named after columns, as the ORM and executemany give them."""
     names = {source: indexes for source, indexes in _names(table).items() if rows and source in rows[0]}
     # a parameter of that name may belong to a bindparam() of the statement instead
-    if not names or set(names) & {_key(column) for column in _single_values(statement)}:
+    if not names or set(names) & {key_of(column) for column in _single_values(statement)}:
         return statement, rows
     return statement, [_row_with_indexes(row, names) for row in rows]
 
@@ -76,12 +82,10 @@ def _index_values(statement: Any, table: Table) -> Any:
     several = getattr(statement, "_multi_values", None)
     if several:
         statement = statement._generate()
-        statement._multi_values = tuple(
-            [_row_with_indexes(_by_key(row, table), _present(names, row, table)) for row in group] for group in several
-        )
+        statement._multi_values = tuple([[_indexed_row(row, table, names) for row in group] for group in several])
         return statement
     values = _single_values(statement)
-    written = {_key(column): value for column, value in values.items()}
+    written = {key_of(column): value for column, value in values.items()}
     added = {}
     for source, indexes in names.items():
         if source in written:
@@ -90,20 +94,21 @@ def _index_values(statement: Any, table: Table) -> Any:
                     added[table.c[index]] = _same_value(written[source], table.c[index])
     if not added:
         return statement
+    statement = statement._generate()
     if getattr(statement, "_ordered_values", None):
-        return statement.ordered_values(*statement._ordered_values, *added.items())
-    return statement.values(added)
+        statement._ordered_values = [*statement._ordered_values, *added.items()]
+    else:
+        statement._values = immutabledict({**statement._values, **added})
+    return statement
 
 
-def _by_key(row: Any, table: Table) -> dict[str, Any]:
-    if isinstance(row, Mapping):
-        return {_key(column): value for column, value in row.items()}
-    return dict(zip(table.c.keys(), row, strict=False))
-
-
-def _present(names: Mapping[str, list[str]], row: Any, table: Table) -> dict[str, list[str]]:
-    keys = _by_key(row, table)
-    return {source: indexes for source, indexes in names.items() if source in keys}
+def _indexed_row(row: Any, table: Table, names: Mapping[str, list[str]]) -> dict[str, Any]:
+    row = by_key(row, table)
+    present = {source: indexes for source, indexes in names.items() if source in row}
+    indexed = _row_with_indexes(row, present)
+    for index in (index for indexes in present.values() for index in indexes):
+        indexed[index] = _same_value(indexed[index], table.c[index])
+    return indexed
 
 
 def _same_value(value: Any, index: Any) -> Any:
@@ -119,28 +124,8 @@ def _same_value(value: Any, index: Any) -> Any:
     return value
 
 
-def _check_expressions(statement: Any, table: Table) -> None:
-    encrypted = {column.key: column for column in encrypted_columns(table)}
-    for name, value in _single_values(statement).items():
-        column = encrypted.get(_key(name))
-        if column is not None and _is_expression(value):
-            message = "an SQL expression cannot be encrypted; compute the value in Python"
-            raise NotSearchable(message, table.name, column.name)
-    if getattr(statement, "select", None) is not None:
-        names = {_key(name) for name in statement._select_names or table.c.keys()}
-        for key in names & set(encrypted):
-            message = "INSERT … FROM SELECT would store what the query returns as it is; insert the rows from Python"
-            raise NotSearchable(message, table.name, encrypted[key].name)
-
-
-def _is_expression(value: Any) -> bool:
-    if hasattr(value, "__clause_element__"):
-        value = value.__clause_element__()
-    return isinstance(value, ClauseElement) and not isinstance(value, BindParameter | Null)
-
-
 def _check_bindings(statement: Any, rows: Rows, table: Table) -> None:
-    written = {_key(name) for name in _single_values(statement)}
+    written = {key_of(name) for name in _single_values(statement)}
     if rows:
         written |= {name for name in rows[0] if name in table.c}
     for column in changed_bindings(table, written):
@@ -149,35 +134,21 @@ def _check_bindings(statement: Any, rows: Rows, table: Table) -> None:
 
 
 def _index_upsert(statement: Any, table: Table) -> Any:
-    clause: Any = getattr(statement, "_post_values_clause", None) if isinstance(statement, Insert) else None
-    # of ON CONFLICT DO UPDATE, of ON DUPLICATE KEY UPDATE
-    place = next((name for name in ("update_values_to_set", "update") if getattr(clause, name, None)), None)
+    place = upsert_place(statement)
     if place is None:
         return statement
-    pairs = getattr(clause, place)
-    listed = list(pairs.items()) if isinstance(pairs, Mapping) else list(pairs)
-    written = {_key(name): value for name, value in listed}
+    pairs = upsert_pairs(*place)
+    written = {key_of(name): value for name, value in pairs}
     added = [
-        (index, _upsert_value(written[source], source, index, table, statement))
+        (index, _upsert_value(written[source], table.c[source], table.c[index], statement))
         for source, indexes in _names(table).items()
         for index in indexes
         if source in written and index not in written
     ]
-    if not added:
-        return statement
-    renewed = clause._clone()
-    # a mapping or pairs, as it was
-    setattr(renewed, place, type(pairs)([*listed, *added]))
-    statement = statement._generate()
-    statement._post_values_clause = renewed
-    return statement
+    return with_upsert_pairs(statement, *place, [*pairs, *added]) if added else statement
 
 
-def _upsert_value(value: Any, source: str, index: str, table: Table, statement: Any) -> Any:
-    if not isinstance(value, ClauseElement) or isinstance(value, BindParameter):
-        return bindparam(None, getattr(value, "value", value), type_=table.c[index].type)
-    of: Any = getattr(value, "table", None)
-    if getattr(of, "name", None) in ("excluded", "inserted") and getattr(value, "key", None) == source:
-        return getattr(statement, of.name)[index]
-    message = "an upsert may set it to a value or to excluded (MySQL: inserted), no other expression"
-    raise NotSearchable(message, table.name, source)
+def _upsert_value(value: Any, source: Any, index: Any, statement: Any) -> Any:
+    if proposed(value, source):
+        return getattr(statement, value.table.name)[index.key]
+    return bindparam(None, getattr(value, "value", value), type_=index.type)

@@ -97,8 +97,13 @@ def _listen(engine: Engine, installation: Installation, asynchronous: bool) -> N
             statement = statement.add_columns(*added).execution_options(**{STRIPPED: count})
         return statement, multiparams, params
 
-    def do_execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool | None:
+    def before_cursor_execute(
+        connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
+    ) -> None:
+        # parameters are logged next
         check_searchable(context.compiled)
+
+    def do_execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool | None:
         early.set(bool(getattr(context, "_is_implicit_returning", False)) and installation.batching)
         if context.compiled in installation.in_binary and has_formats(cursor):
             cursor.format = BINARY
@@ -135,6 +140,7 @@ def _listen(engine: Engine, installation: Installation, asynchronous: bool) -> N
 
     for name, listener, options in (
         ("before_execute", before_execute, {"retval": True}),
+        ("before_cursor_execute", before_cursor_execute, {}),
         ("do_execute", do_execute, {}),
         ("do_executemany", do_executemany, {}),
         ("after_execute", after_execute, {}),

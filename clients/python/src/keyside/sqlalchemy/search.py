@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from sqlalchemy import and_, func, or_, type_coerce
 from sqlalchemy import types as sqltypes
 from sqlalchemy.sql import operators
-from sqlalchemy.sql.elements import BindParameter, ColumnElement, Null
+from sqlalchemy.sql.elements import BindParameter, ClauseElement, ColumnElement, Label
+from sqlalchemy.sql.lambdas import PyWrapper
+from sqlalchemy.sql.selectable import SelectBase
 
 from keyside.fields import NotSearchable
+from keyside.sqlalchemy.given import clause, is_expression, is_list, is_null, typed
 
 if TYPE_CHECKING:
     from keyside.sqlalchemy.types import BlindIndex, Encrypted
@@ -18,6 +20,7 @@ EQUALITY: Final = frozenset({
     operators.eq, operators.ne, operators.in_op, operators.not_in_op,
     operators.is_distinct_from, operators.is_not_distinct_from,
 })  # fmt: skip
+MEMBERSHIP: Final = frozenset({operators.in_op, operators.not_in_op})
 NULL_TESTS: Final = frozenset({operators.is_, operators.is_not})
 
 ADVICE: Final[dict[str, str]] = {
@@ -25,14 +28,25 @@ ADVICE: Final[dict[str, str]] = {
     "compare": "ciphertexts have no order; fetch the rows by other conditions and compare in Python",
     "pattern": "ciphertexts have no substrings; add a BlindIndex of the part that you search (last(4), 'domain')",
     "other": "the database sees ciphertext only; compute it in Python",
+    "expression": "compare it with a value, or compare blind indexes",
+    "group": "equal values have different ciphertexts; use a BlindIndex",
 }
+
+SYMBOLS: Final[dict[str, str]] = {
+    "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!=", "add": "+", "sub": "-", "mul": "*",
+    "truediv": "/", "floordiv": "//", "mod": "%", "neg": "-", "inv": "~", "concat_op": "||", "getitem": "[]",
+    "json_getitem_op": "[]", "json_path_getitem_op": "[]", "lshift": "<<", "rshift": ">>", "desc_op": "ORDER BY",
+    "asc_op": "ORDER BY", "nulls_first_op": "ORDER BY", "nulls_last_op": "ORDER BY",
+}  # fmt: skip
 
 
 def refuse(column: ColumnElement[Any], what: str, advice: str) -> NoReturn:
+    """Raise NotSearchable for an encrypted column, or for a blind index."""
     type_: Any = column.type
     own = type_.column
     table, name = (own.table.name, own.name) if own is not None else ("", "")
-    raise NotSearchable(f"{what} cannot be answered on an encrypted column: {advice}", table, name)
+    kind = "an encrypted column" if hasattr(type_, "keyring") else "a blind index"
+    raise NotSearchable(f"{what} cannot be answered on {kind}: {advice}", table, name)
 
 
 def _advice(op: Any) -> str:
@@ -44,39 +58,57 @@ def _advice(op: Any) -> str:
     return ADVICE["pattern"] if any(word in name for word in ("like", "with", "contains", "match")) else ADVICE["other"]
 
 
-def _name(op: Any) -> str:
-    return getattr(op, "__name__", str(op)).removesuffix("_op").strip("_").upper()
-
-
-def _is_null(values: tuple[Any, ...]) -> bool:
-    return len(values) == 1 and (values[0] is None or isinstance(values[0], Null))
+def shown(op: Any) -> str:
+    """An operator as people write it: `<`, `[]`, LIKE."""
+    if isinstance(op, operators.custom_op):
+        return op.opstring
+    name = getattr(op, "__name__", str(op))
+    return SYMBOLS.get(name.strip("_")) or name.removesuffix("_op").strip("_").replace("_", " ").upper()
 
 
 class EncryptedComparator(sqltypes.TypeDecorator.Comparator[Any]):
     """`==`, `!=`, `in_` by a blind index; IS NULL as ever; the rest raises NotSearchable."""
 
     def operate(self, op: Any, *other: Any, **options: Any) -> ColumnElement[Any]:
-        if _is_null(other) and (op in NULL_TESTS or op in EQUALITY):
+        if len(other) == 1 and is_null(other[0]) and (op in NULL_TESTS or op in EQUALITY):
             return super().operate(op, *other, **options)
         if op not in EQUALITY:
-            refuse(self.expr, _name(op), _advice(op))
-        if any(isinstance(value, ColumnElement) and not isinstance(value, BindParameter) for value in other):
+            refuse(self.expr, shown(op), _advice(op))
+        value = other[0]
+        if isinstance(clause(value), ColumnElement) and is_expression(value) and op not in MEMBERSHIP:
             # SQLAlchemy compares columns so to find them in lists; in a statement, `inspection` refuses it
             return super().operate(op, *other, **options)
+        if is_expression(value):
+            refuse(self.expr, shown(op), ADVICE["expression"])
+        if op in MEMBERSHIP and not isinstance(clause(value), BindParameter | PyWrapper):
+            value = _listed(self.expr, op, value)
+            if any(is_expression(one) for one in value):
+                refuse(self.expr, shown(op), ADVICE["expression"])
         index = self._index()
-        found: ColumnElement[Any] = index.operate(op, *other, **options)
+        found: ColumnElement[Any] = index.operate(op, value, **options)
         type_: Encrypted = self.expr.type  # type: ignore[assignment]  # this is its comparator
-        return self._with_plaintext(index, found, op, other) if type_.migrating.reads_plaintext else found
+        if not type_.migrating.reads_plaintext:
+            return found
+        if isinstance(value, PyWrapper):
+            refuse(
+                self.expr, "a variable of a lambda", "while the column is `migrating`, build the statement without it"
+            )
+        from keyside.sqlalchemy.unencrypted import with_plaintext
+
+        return with_plaintext(self.expr, index, found, op, value)
 
     def reverse_operate(self, op: Any, other: Any, **options: Any) -> ColumnElement[Any]:
-        refuse(self.expr, _name(op), _advice(op))
+        refuse(self.expr, shown(op), _advice(op))
 
     def _index(self) -> ColumnElement[Any]:
         """The blind index column beside this one, in the same table or alias."""
         from keyside.sqlalchemy.types import BlindIndex
 
         type_: Encrypted = self.expr.type  # type: ignore[assignment]  # this is its comparator
-        table: Any = getattr(self.expr, "table", None)
+        expression: Any = self.expr
+        while isinstance(expression, Label):
+            expression = expression.element
+        table: Any = getattr(expression, "table", None)
         own = type_.column
         columns = table.c if table is not None else ()
         partial = []
@@ -85,36 +117,40 @@ class EncryptedComparator(sqltypes.TypeDecorator.Comparator[Any]):
                 if column.type.normalize.whole:
                     return column  # type: ignore[no-any-return]  # columns of any selectable
                 partial.append(column.key)
+        if table is None and own is not None:
+            refuse(self.expr, "equality", "it is no column of a table any more; " + ADVICE["expression"])
         hint = f"; for a part of the value, compare {', '.join(partial)}" if partial else ""
         if own is not None and not partial and table is not own.table and len(own.table.c) != len(columns):
             hint = "; a subquery must select the BlindIndex column as well"
         name = own.name if own is not None else "…"
         refuse(self.expr, "equality", f"add a column BlindIndex({name!r}) to the table{hint}")
 
-    def _with_plaintext(
-        self, index: ColumnElement[Any], found: ColumnElement[Any], op: Any, other: tuple[Any, ...]
-    ) -> ColumnElement[Any]:
-        """Rows that were not encrypted yet have no index: they are compared as they are."""
-        type_: Encrypted = self.expr.type  # type: ignore[assignment]  # this is its comparator
-        plain: ColumnElement[Any] = type_coerce(self.expr, type_.impl_instance)
-        values: Any = other[0]
-        blind: BlindIndex = index.type  # type: ignore[assignment]  # an index column
-        if blind.normalize.name == "casefold":
-            plain = func.lower(func.trim(plain))
-            values = [v.strip().lower() for v in values] if isinstance(values, list | tuple) else values.strip().lower()
-        if op in (operators.ne, operators.not_in_op):
-            still_plain = and_(index.is_(None), self.expr.is_not(None), plain.operate(op, values))
-            return or_(and_(index.is_not(None), found), still_plain)
-        return or_(found, and_(index.is_(None), plain.operate(op, values)))
-
 
 class IndexComparator(sqltypes.TypeDecorator.Comparator[Any]):
-    """A blind index is compared with plain values, for equality only."""
+    """A blind index is compared with plain values and with other blind indexes, for equality only."""
 
     def operate(self, op: Any, *other: Any, **options: Any) -> ColumnElement[Any]:
-        if op in EQUALITY or op in NULL_TESTS:
+        if len(other) == 1 and is_null(other[0]) and (op in NULL_TESTS or op in EQUALITY):
             return super().operate(op, *other, **options)
-        refuse(self.expr, _name(op), "a blind index knows equality only")
+        if op not in EQUALITY:
+            refuse(self.expr, shown(op), "it knows equality only")
+        value = other[0]
+        if is_expression(value):
+            if not isinstance(clause(value), ColumnElement | SelectBase):
+                refuse(self.expr, shown(op), ADVICE["expression"])
+            # whether it is comparable is seen in the statement, by `inspection`
+            return super().operate(op, *other, **options)
+        if op in MEMBERSHIP and not isinstance(clause(value), BindParameter | PyWrapper):
+            value = _listed(self.expr, op, value)
+        type_: BlindIndex = self.expr.type  # type: ignore[assignment]  # this is its comparator
+        return super().operate(op, typed(value, type_.for_search(), type_.context), **options)
 
     def reverse_operate(self, op: Any, other: Any, **options: Any) -> ColumnElement[Any]:
-        refuse(self.expr, _name(op), "a blind index knows equality only")
+        refuse(self.expr, shown(op), "it knows equality only")
+
+
+def _listed(column: ColumnElement[Any], op: Any, values: Any) -> list[Any]:
+    """The values of a list, a set, a generator. SQLAlchemy's own error about anything else would quote it."""
+    if isinstance(values, ClauseElement) or not is_list(values):
+        refuse(column, f"{shown(op)} with a value that is no list", "give it a list of values")
+    return list(values)

@@ -17,6 +17,7 @@ from keyside.fields import (
     Index,
     Normalize,
     NotInstalled,
+    NotSearchable,
     OnFieldError,
     Partition,
     Placeholder,
@@ -26,7 +27,9 @@ from keyside.fields import (
     open_one,
     stage_of,
 )
+from keyside.fields.declaration import UNFIT
 from keyside.sqlalchemy.codecs import codec_of
+from keyside.sqlalchemy.placeholders import WRONG_TYPE, NotInstalledPlaceholder, SearchPlaceholder
 from keyside.sqlalchemy.registry import installation_of
 from keyside.sqlalchemy.search import EncryptedComparator, IndexComparator
 
@@ -36,21 +39,10 @@ LITERAL = "<encrypted>"
 """What a statement with its literals shows. It is no SQL, so such a statement cannot run by accident."""
 
 
-MYSQL: Final = ("mysql", "mariadb")
-MYSQL_BYTES: Final = 64
-"""Of a blind index, which has 32 at most."""
-
-
-class NotInstalledPlaceholder(Placeholder):
-    """Bound on an engine without Keyside: the driver's error about a value that it cannot adapt names this class."""
-
-    __slots__ = ()
-
-
-class SearchPlaceholder(Placeholder):
-    """A value in a condition on a blind index, where no index would be a condition that is never true."""
-
-    __slots__ = ()
+PREFIXED: Final = ("mysql", "mariadb", "mssql")
+"""Databases that index no column of unbounded length, or a part of it only."""
+INDEX_BYTES: Final = 64
+"""Of a blind index there, which has 32 at most."""
 
 
 class Encrypted(sqltypes.TypeDecorator[Any]):
@@ -226,8 +218,8 @@ class BlindIndex(sqltypes.TypeDecorator[Any]):
         self._index: Index | None = None
 
     def load_dialect_impl(self, dialect: Dialect) -> sqltypes.TypeEngine[Any]:
-        # MySQL and MariaDB index a BLOB by a prefix only
-        return dialect.type_descriptor(sqltypes.VARBINARY(MYSQL_BYTES) if dialect.name in MYSQL else LargeBinary())
+        bounded = dialect.name in PREFIXED
+        return dialect.type_descriptor(sqltypes.VARBINARY(INDEX_BYTES) if bounded else LargeBinary())
 
     def of_column(self, column: Column[Any]) -> BlindIndex:
         bound = self.copy()
@@ -265,14 +257,12 @@ class BlindIndex(sqltypes.TypeDecorator[Any]):
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
         index = self.index()
-        kind = NotInstalledPlaceholder if installation_of(dialect) is None else self._placeholder
+        kind = NotInstalledPlaceholder if installation_of(dialect) is None else Placeholder
 
         def process(value: Any) -> Any:
             return None if value is None else kind(index, value)
 
         return process
-
-    _placeholder: type[Placeholder] = Placeholder
 
     def literal_processor(self, dialect: Dialect) -> Callable[[Any], str]:
         return lambda value: LITERAL
@@ -291,7 +281,24 @@ class SearchedIndex(BlindIndex):
     """The type of a value that is looked for in a blind index."""
 
     cache_ok = True
-    _placeholder = SearchPlaceholder
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
+        index = self.index()
+        source: Any = self.source_column.type
+        kind = NotInstalledPlaceholder if installation_of(dialect) is None else SearchPlaceholder
+        fit = codec_of(source.inner, dialect).prepare if self.normalize.whole else self.normalize.apply
+
+        def process(value: Any) -> Any:
+            if value is None:
+                return None
+            placeholder = kind(index, value)
+            try:
+                fit(value)
+            except UNFIT:
+                placeholder.sealed = NotSearchable(WRONG_TYPE, index.table, index.source)
+            return placeholder
+
+        return process
 
 
 def encrypted_columns(table: FromClause) -> list[Column[Any]]:

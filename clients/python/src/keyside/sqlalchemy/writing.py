@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Column, Insert, Table, Update
@@ -15,7 +15,8 @@ from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClauseList
 
 from keyside.fields import BindingMissing, Field, NotSearchable, Placeholder, Send, seal
-from keyside.sqlalchemy.types import Encrypted, SearchPlaceholder
+from keyside.sqlalchemy.placeholders import SearchPlaceholder
+from keyside.sqlalchemy.types import Encrypted
 
 _SEVERAL: Final = re.compile(r"_m\d+$")
 """How SQLAlchemy names the parameters of further rows of insert().values([…])."""
@@ -59,10 +60,23 @@ def _stored(placeholder: Placeholder, binary: Any) -> Any:
     if type(sealed) is bytes:
         # as LargeBinary does: psycopg2 and MariaDB's drivers want to be told that bytes are binary
         return binary(sealed)
+    if type(sealed) is str:
+        return sealed
+    if isinstance(sealed, NotSearchable):
+        raise sealed
     if sealed is None and isinstance(placeholder, SearchPlaceholder):
-        place = placeholder.place
-        raise NotSearchable("the value has no index under the column's normalisation", place.table, place.column)
+        _raise_no_index(placeholder.place)
     return sealed
+
+
+def _raise_no_index(place: Any) -> NoReturn:
+    raise NotSearchable(
+        f"the value has no index under the normalisation {place.normalize.name!r}, so no row can be found by it; catch "
+        "NotSearchable and treat it as no result, or check values before the search. Rows that hold such values have "
+        "NULL in this column",
+        place.table,
+        place.column,
+    )
 
 
 def _seal_all(context: Any, parameters: Any, send: Send) -> None:

@@ -1,0 +1,31 @@
+"""What stands for a value in the parameters of a statement until the driver is called."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from keyside.fields import Placeholder
+
+WRONG_TYPE: Final = "the value is not of the column's type; compare it with values that the column can hold"
+
+
+class NotInstalledPlaceholder(Placeholder):
+    """Bound on an engine without Keyside: the driver's error about a value that it cannot adapt names this class."""
+
+    __slots__ = ()
+
+
+class SearchPlaceholder(Placeholder):
+    """A value in a condition on a blind index, where no index would be a condition that is never true.
+
+    Its `sealed` is a NotSearchable from the beginning when the value cannot be one of the column's: nothing may be
+    raised while parameters are bound, since such errors quote them.
+    """
+
+    __slots__ = ()
+
+
+class PlainPlaceholder(Placeholder):
+    """A value that is compared with rows that were not encrypted yet, `sealed` from the beginning."""
+
+    __slots__ = ()
