@@ -10,6 +10,7 @@
 docs/orm/sqlalchemy.md is the manual.
 """
 
+import keyside.sqlalchemy.mapping  # noqa: F401  it listens to mappers
 from keyside.fields import context, from_context, last
 from keyside.sqlalchemy.installation import install, uninstall
 from keyside.sqlalchemy.masking import MaskedRepr

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import Any, Final, Literal, TypeAlias
 
-from sqlalchemy import Column, LargeBinary, Table, Text, event
+from sqlalchemy import Column, LargeBinary, Table, Text, UniqueConstraint, event
+from sqlalchemy import Index as DatabaseIndex
 from sqlalchemy import types as sqltypes
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import FromClause
@@ -29,6 +30,7 @@ from keyside.fields import (
 )
 from keyside.fields.declaration import UNFIT
 from keyside.sqlalchemy.codecs import codec_of
+from keyside.sqlalchemy.declaring import check_bindings, check_constraint, check_options
 from keyside.sqlalchemy.placeholders import WRONG_TYPE, NotInstalledPlaceholder, SearchPlaceholder
 from keyside.sqlalchemy.registry import installation_of
 from keyside.sqlalchemy.search import EncryptedComparator, IndexComparator
@@ -116,6 +118,7 @@ class Encrypted(sqltypes.TypeDecorator[Any]):
         if found is None:
             if self.column is None:
                 raise NotInstalled("an Encrypted type works as the type of a table's column only; see docs/orm")
+            check_bindings(self.column)
             codec = codec_of(self.inner, dialect)
             found = self._fields[dialect] = Field(
                 self.column.table.name,
@@ -311,5 +314,18 @@ def index_columns(table: FromClause) -> list[Column[Any]]:
 
 @event.listens_for(Column, "after_parent_attach")
 def _bind_type(column: Column[Any], parent: Any) -> None:
-    if isinstance(parent, Table) and isinstance(column.type, Encrypted | BlindIndex):
-        column.type = column.type.of_column(column)
+    if not isinstance(parent, Table) or not isinstance(column.type, Encrypted | BlindIndex):
+        return
+    column.type = column.type.of_column(column)
+    if isinstance(column.type, Encrypted):
+        check_options(column)
+    elif column.index is None and not column.unique and not column.primary_key:
+        # what is looked for is worth an index of the database, as Django's has; index=False says otherwise
+        column.index = True
+        parent.append_constraint(DatabaseIndex(None, column.key, _column_flag=True))
+
+
+@event.listens_for(DatabaseIndex, "after_parent_attach")
+@event.listens_for(UniqueConstraint, "after_parent_attach")
+def _check_constraint(constraint: Any, parent: Any) -> None:
+    check_constraint(constraint)

@@ -1,0 +1,77 @@
+"""Declarations of encrypted columns that cannot do what they look like: refused when a column is put into its table,
+or as soon as the rest of the table is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final, NoReturn
+
+from sqlalchemy import Column, Index, PrimaryKeyConstraint, Sequence, UniqueConstraint
+from sqlalchemy.sql import visitors
+
+BLIND: Final = "declare a BlindIndex column beside it, and give that the option in its place"
+_KNOWN_BEFORE: Final = (
+    "a default that Python computes (default=uuid4), or autoincrement=False where the application always sets it"
+)
+_OPTIONS: Final[dict[str, tuple[str, str]]] = {
+    "primary_key": ("primary_key", "its ciphertexts are never equal, so that no row is found by them; use another key"),
+    "unique": ("unique", f"its ciphertexts are never equal, so that nothing is unique by it; {BLIND}"),
+    "index": ("index", f"its ciphertexts are never equal, so that nothing is found by it; {BLIND}"),
+    "server_default": ("server_default", "the database cannot encrypt; give it a default that Python computes"),
+    "server_onupdate": ("server_onupdate", "the database cannot encrypt; write the value from Python"),
+}
+
+
+def check_options(column: Column[Any]) -> None:
+    """Raise ValueError for options of an encrypted column that would do nothing, or harm."""
+    for name, (shown, why) in _OPTIONS.items():
+        if getattr(column, name, None):
+            _refuse(column, f"{shown} is no option of an encrypted column: {why}")
+    for what, names in _needs(column):
+        if column.key in names:
+            _refuse(column, f"{what} names the column itself; name another column of the row")
+
+
+def check_constraint(constraint: Index | UniqueConstraint | PrimaryKeyConstraint) -> None:
+    """Raise ValueError for an index or a constraint over ciphertexts."""
+    expressions = getattr(constraint, "expressions", None) or constraint.columns
+    for expression in expressions:
+        for column in visitors.iterate(expression):
+            if isinstance(column, Column) and hasattr(column.type, "migrating"):
+                what = type(constraint).__name__
+                _refuse(
+                    column, f"{what} over an encrypted column: ciphertexts are never equal; name its BlindIndex column"
+                )
+
+
+def check_bindings(column: Column[Any]) -> None:
+    """Raise ValueError when what an encrypted column is bound to is not there, or is not known before the INSERT."""
+    for what, names in _needs(column):
+        for name in names:
+            needed = column.table.c.get(name)
+            if needed is None:
+                there = ", ".join(one.key for one in column.table.c if one is not column)
+                _refuse(column, f"{what} names {name!r}, which is no column of the table ({there})")
+            if what == "bind" and _made_by_database(needed):
+                message = f"it is bound to {name!r}, which the database makes after the value is encrypted; give that "
+                _refuse(column, f"{message}{_KNOWN_BEFORE}")
+
+
+def _needs(column: Column[Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    type_: Any = column.type
+    yield "bind", type_.bind
+    if isinstance(type_.partition, str):
+        yield "partition", (type_.partition,)
+
+
+def _made_by_database(column: Any) -> bool:
+    default = column.default
+    if default is not None and not isinstance(default, Sequence):
+        return bool(default.is_clause_element)
+    made = default is not None or column.server_default is not None
+    return made or column.table.autoincrement_column is column
+
+
+def _refuse(column: Any, message: str) -> NoReturn:
+    table = getattr(column, "table", None)
+    raise ValueError(f"{table.name}.{column.name}: {message}" if table is not None else f"{column.name}: {message}")

@@ -1,0 +1,31 @@
+"""What classes declare over encrypted columns is checked when they are mapped: a query may bring it in unseen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Column, event
+from sqlalchemy.orm import Mapper
+
+from keyside.sqlalchemy.declaring import check_bindings
+from keyside.sqlalchemy.inspection import check_expression
+from keyside.sqlalchemy.types import BlindIndex, encrypted_columns, index_columns
+
+
+@event.listens_for(Mapper, "mapper_configured")
+def _check_mapper(mapper: Any, class_: type[Any]) -> None:
+    """Raise ValueError for declarations that cannot work, NotSearchable for expressions that ask ciphertexts."""
+    for table in mapper.tables:
+        for column in encrypted_columns(table):
+            check_bindings(column)
+        for column in index_columns(table):
+            assert isinstance(column.type, BlindIndex)
+            column.type.source_column  # noqa: B018  raises when it is not there
+    for attribute in mapper.column_attrs:
+        for expression in attribute.columns:
+            if not isinstance(expression, Column):
+                check_expression(expression)
+    for relationship in mapper.relationships:
+        for condition in (relationship.primaryjoin, relationship.secondaryjoin):
+            if condition is not None:
+                check_expression(condition)

@@ -1,0 +1,211 @@
+"""Declarations that cannot do what they look like are refused where they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from keyside.fields import NotInstalled, NotSearchable, from_context
+from keyside.sqlalchemy import BlindIndex, Encrypted
+from sqlalchemy import (
+    Column,
+    Engine,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Sequence,
+    String,
+    Table,
+    UniqueConstraint,
+    Uuid,
+    func,
+    insert,
+    select,
+    text,
+)
+from sqlalchemy.exc import OperationalError, StatementError
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    column_property,
+    configure_mappers,
+    mapped_column,
+    relationship,
+)
+
+
+def secret(**options: Any) -> Encrypted:
+    return Encrypted(String, keyring="k", **options)
+
+
+def table(*items: Any, key: Column[Any] | None = None) -> Table:
+    if key is None:
+        key = Column("id", Uuid, primary_key=True, default=uuid4)
+    return Table("t", MetaData(), key, Column("tenant", Integer), *items)
+
+
+AT_ONCE: dict[str, tuple[Callable[[], Any], str]] = {
+    "unique": (lambda: table(Column("s", secret(), unique=True)), "name its BlindIndex"),
+    "index": (lambda: table(Column("s", secret(), index=True)), "name its BlindIndex"),
+    "primary key": (lambda: table(Column("s", secret(), primary_key=True)), "use another key"),
+    "server default": (lambda: table(Column("s", secret(), server_default="x")), "the database cannot encrypt"),
+    "bound to itself": (lambda: table(Column("s", secret(bind="s"))), "bind names the column itself"),
+    "its own partition": (lambda: table(Column("s", secret(partition="s"))), "partition names the column itself"),
+    "unique constraint": (
+        lambda: table(Column("s", secret()), UniqueConstraint("tenant", "s")),
+        "UniqueC",
+    ),
+    "index object": (lambda: table(Column("s", secret()), Index("i", "s")), "Index over an encrypted column"),
+    "index of a function": (lambda: Index("i", func.lower(table(Column("s", secret())).c.s)), "Index over"),
+    "index beside": (lambda: Index("i", table(Column("s", secret())).c.s), "name its BlindIndex column"),
+}
+
+
+@pytest.mark.parametrize(("declare", "told"), AT_ONCE.values(), ids=AT_ONCE.keys())
+def test_options_that_do_nothing_are_refused_at_once(declare: Callable[[], Any], told: str) -> None:
+    with pytest.raises(ValueError, match=rf"(t\.)?s: .*({told})"):
+        declare()
+
+
+BOUND = Encrypted(String, keyring="k", bind="id")
+LATER: dict[str, tuple[Callable[[], Table], str]] = {
+    "no such partition": (
+        lambda: table(Column("s", secret(partition="nope"))),
+        r"names 'nope'.*\(id, tenant\)",
+    ),
+    "no such key": (lambda: table(Column("s", secret(bind="nope"))), "bind names 'nope'"),
+    "autoincrement": (
+        lambda: table(Column("s", BOUND), key=Column("id", Integer, primary_key=True)),
+        "the database makes",
+    ),
+    "server default": (
+        lambda: table(Column("s", BOUND), key=Column("id", Uuid, primary_key=True, server_default=text("x()"))),
+        "autoincrement=False",
+    ),
+    "sequence": (
+        lambda: table(Column("s", BOUND), key=Column("id", Integer, Sequence("q"), primary_key=True)),
+        "a default that Python computes",
+    ),
+    "identity": (
+        lambda: table(Column("s", BOUND), key=Column("id", Integer, Identity(), primary_key=True)),
+        "database makes",
+    ),
+    "SQL default": (
+        lambda: table(Column("s", BOUND), key=Column("id", String, primary_key=True, default=func.now())),
+        "the database makes",
+    ),
+}
+
+
+@pytest.mark.parametrize(("declare", "told"), LATER.values(), ids=LATER.keys())
+def test_what_a_column_needs_must_be_there(sqlite: Engine, declare: Callable[[], Table], told: str) -> None:
+    declared = declare()
+    with sqlite.connect() as connection, pytest.raises(StatementError, match=told):
+        connection.execute(insert(declared).values(s="x"))
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Thing(Base):
+        __table__ = declare()
+
+    with pytest.raises(ValueError, match=told):
+        configure_mappers()
+    Base.registry.dispose()
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        Column("id", Integer, primary_key=True, autoincrement=False),
+        Column("id", Integer, primary_key=True, default=lambda: 1),
+        Column("id", Integer, ForeignKey("clinics.id"), primary_key=True),
+        Column("id", String, primary_key=True),
+    ],
+)
+def test_keys_that_python_knows_are_fine(sqlite: Engine, key: Column[Any]) -> None:
+    declared = table(Column("s", BOUND), Column("u", secret(partition=from_context("x"))), key=key._copy())
+    with sqlite.connect() as connection, pytest.raises(OperationalError, match="no such table"):
+        connection.execute(select(declared))
+
+
+def test_a_blind_index_is_indexed_unless_told_otherwise(sqlite: Engine) -> None:
+    declared = table(
+        Column("s", secret()),
+        Column("a", BlindIndex("s")),
+        Column("b", BlindIndex("s"), unique=True),
+        Column("c", BlindIndex("s"), index=False),
+        Column("d", BlindIndex("s"), index=True),
+    )
+    assert {index.name for index in declared.indexes} == {"ix_t_a", "ix_t_d"}
+    copied = declared.to_metadata(MetaData())
+    assert {index.name for index in copied.indexes} == {"ix_t_a", "ix_t_d"}
+
+    class Mixin:
+        s: Mapped[str] = mapped_column(secret())
+        s_index: Mapped[bytes | None] = mapped_column(BlindIndex("s"))
+
+    class Base(DeclarativeBase):
+        metadata = MetaData(naming_convention={"ix": "own_%(table_name)s_%(column_0_name)s"})
+
+    class One(Mixin, Base):
+        __tablename__ = "one"
+        id: Mapped[UUID] = mapped_column(primary_key=True)
+
+    class Two(Mixin, Base):
+        __tablename__ = "two"
+        id: Mapped[UUID] = mapped_column(primary_key=True)
+
+    names = {index.name for made in Base.metadata.tables.values() for index in made.indexes}
+    assert names == {"own_one_s_index", "own_two_s_index"}
+    with sqlite.begin() as connection:
+        Base.metadata.create_all(connection)
+
+
+def test_what_a_class_declares_is_checked_as_well() -> None:
+    class Base(DeclarativeBase):
+        pass
+
+    class Note(Base):
+        __tablename__ = "notes"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        text: Mapped[str] = mapped_column(secret())
+        shouted: Mapped[str] = column_property(func.upper(text.column))  # type: ignore[attr-defined]  # a mapped_column here
+
+    with pytest.raises(NotSearchable, match="a function"):
+        configure_mappers()
+    Base.registry.dispose()
+
+    class Other(DeclarativeBase):
+        pass
+
+    class Person(Other):
+        __tablename__ = "persons"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        mail: Mapped[str] = mapped_column(secret())
+        notes: Mapped[list[Letter]] = relationship(primaryjoin="Person.mail == foreign(Letter.mail)", viewonly=True)
+
+    class Letter(Other):
+        __tablename__ = "letters"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        mail: Mapped[str] = mapped_column(secret())
+
+    with pytest.raises(NotSearchable, match="a comparison with an expression"):
+        configure_mappers()
+    Other.registry.dispose()
+
+    class Third(DeclarativeBase):
+        pass
+
+    class Lonely(Third):
+        __tablename__ = "lonely"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        index: Mapped[bytes] = mapped_column(BlindIndex("nothing"))
+
+    with pytest.raises(NotInstalled, match="no Encrypted column"):
+        configure_mappers()
+    Third.registry.dispose()
