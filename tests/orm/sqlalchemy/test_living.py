@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +14,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import keyside
 import pytest
 import sqlalchemy as sa
 from alembic.migration import MigrationContext
@@ -20,7 +23,7 @@ from keyside import Client
 from keyside.fields import FieldUnavailable, FieldUnreadable
 from keyside.living import Changes, Options, Progress
 from keyside.orm import main
-from keyside.sqlalchemy import BlindIndex, Encrypted, alembic, install, living
+from keyside.sqlalchemy import BlindIndex, Encrypted, alembic, from_context, install, living
 from keyside.sqlalchemy.living import backfill, decrypt_column, encrypted_columns_of, reencrypt, status
 from keyside.testing import faults
 from keyside.testing.frames import Code
@@ -29,24 +32,31 @@ from keyside.testing.server import Twin
 from tests.orm.sqlalchemy.conftest import url
 
 ROWS = 250
-metadata = sa.MetaData()
-people = sa.Table(
-    "people",
-    metadata,
-    sa.Column("region", sa.String(2), primary_key=True),
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("tenant", sa.Integer),
-    sa.Column("updated_at", sa.DateTime, onupdate=sa.func.now()),
-    sa.Column(
-        "name",
-        Encrypted(sa.String, "users", partition="tenant", bind=("region", "id"), storage="text", migrating="plaintext"),
-    ),
-    sa.Column("name_index", BlindIndex("name", normalize="casefold")),
-    sa.Column("born_plain", sa.Date),
-    sa.Column("data_plain", sa.JSON),
-    sa.Column("born", Encrypted(sa.Date, "notes")),
-    sa.Column("data", Encrypted(sa.JSON, "notes")),
-)
+
+
+def table_in(stage: str, metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "people",
+        metadata,
+        sa.Column("region", sa.String(2), primary_key=True),
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("tenant", sa.Integer),
+        sa.Column("updated_at", sa.DateTime, onupdate=sa.func.now()),
+        sa.Column(
+            "name",
+            Encrypted(sa.String, "users", partition="tenant", bind=("region", "id"), storage="text", migrating=stage),
+        ),
+        sa.Column("name_index", BlindIndex("name", normalize="casefold")),
+        sa.Column("born_plain", sa.Date),
+        sa.Column("data_plain", sa.JSON),
+        sa.Column("born", Encrypted(sa.Date, "notes")),
+        sa.Column("data", Encrypted(sa.JSON, "notes")),
+    )
+
+
+metadata, before = sa.MetaData(), sa.MetaData()
+people = table_in("plaintext", metadata)
+PLAIN = table_in("plain", before).c.name
 NAME, BORN, DATA = people.c.name, people.c.born, people.c.data
 NAMES = [None if n % 50 == 9 else f"Name {n}" for n in range(ROWS)]
 
@@ -85,11 +95,11 @@ def read(engine: sa.Engine, column: sa.Column[Any]) -> list[Any]:
 
 @pytest.mark.parametrize("engine", ["sqlite", "psycopg", "psycopg2"], indirect=True)
 def test_a_column_from_plain_to_encrypted_and_back(engine: sa.Engine, client: Client, twin: Twin) -> None:
-    before = status(engine, NAME)
-    assert (before.plaintext, before.encrypted, before.nulls) == (ROWS - 5, 0, 5)
+    first = status(engine, NAME)
+    assert (first.plaintext, first.encrypted, first.nulls) == (ROWS - 5, 0, 5)
     dry = backfill(engine, NAME, client, Options(batch=100, dry_run=True))
     assert (dry.seen, dry.changed) == (ROWS, ROWS - 5)
-    assert status(engine, NAME) == before
+    assert status(engine, NAME) == first
     reports: list[int] = []
     done = backfill(engine, NAME, client, Options(batch=100), lambda progress: reports.append(progress.seen))
     assert (done.seen, done.changed) == (ROWS, ROWS - 5)
@@ -112,7 +122,11 @@ def test_a_column_from_plain_to_encrypted_and_back(engine: sa.Engine, client: Cl
     assert set(status(engine, NAME).by_key) != set(after.by_key)
     assert reencrypt(engine, NAME, client).changed == 0
 
-    assert decrypt_column(engine, NAME, client).changed == ROWS - 5
+    with pytest.raises(ValueError, match="still writes ciphertext"):
+        decrypt_column(engine, NAME, client)
+    assert decrypt_column(engine, PLAIN, client).changed == ROWS - 5
+    with pytest.raises(ValueError, match="still writes plaintext"):
+        backfill(engine, PLAIN, client)
     assert status(engine, NAME).plaintext == ROWS - 5
     with engine.connect() as connection:
         assert list(connection.execute(sa.text("SELECT name FROM people ORDER BY id")).scalars()) == NAMES
@@ -205,7 +219,7 @@ def test_alembic_operations(engine: sa.Engine, client: Client, twin: Twin, monke
     assert status(engine, BORN).encrypted == ROWS
     with engine.begin() as connection:
         op = Operations(MigrationContext.configure(connection))
-        op.keyside_decrypt_column(NAME)
+        op.keyside_decrypt_column(PLAIN)
     assert status(engine, NAME).encrypted == 0
     offline: Any = Operations(MigrationContext.configure(dialect_name="sqlite", opts={"as_sql": True}))
     with pytest.raises(ValueError, match="offline"):
@@ -214,13 +228,14 @@ def test_alembic_operations(engine: sa.Engine, client: Client, twin: Twin, monke
 
 
 MODELS = "tests.orm.sqlalchemy.test_living:metadata"
+BEFORE = "tests.orm.sqlalchemy.test_living:before"
 
 
 def test_the_command(engine: sa.Engine, twin: Twin, capsys: pytest.CaptureFixture[str]) -> None:
     where = ["--url", engine.url.render_as_string(hide_password=False)]
     run = [MODELS, "people.name", *where, "--socket", twin.path]
     assert main(["status", MODELS, *where]) == 0
-    assert "people.name: 0 encrypted, 245 plaintext, 5 NULL" in capsys.readouterr().out
+    assert "people.name (dual): 0 encrypted, 245 plaintext, 5 NULL" in capsys.readouterr().out
     assert main(["backfill", *run, "--dry-run"]) == 0
     assert main(["backfill", *run, "--batch", "90"]) == 0
     assert "250 of 250 rows seen, 245 changed" in capsys.readouterr().err
@@ -228,8 +243,112 @@ def test_the_command(engine: sa.Engine, twin: Twin, capsys: pytest.CaptureFixtur
     assert main(["reencrypt", *run]) == 0
     assert main(["status", MODELS, "people.name", *where]) == 0
     assert capsys.readouterr().out.count("data key") == 3
-    assert main(["decrypt-column", *run]) == 0
+    assert main(["status", MODELS, "people.name", *where, "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert (told["column"], told["stage"], told["encrypted"], len(told["by_data_key"])) == (
+        "people.name",
+        "dual",
+        245,
+        3,
+    )
+    assert main(["decrypt-column", *run, "--no-input"]) == 1
+    assert 'declare migrating="plain" and deploy first' in capsys.readouterr().err
+    run[0] = BEFORE
+    assert main(["backfill", *run]) == 1
+    assert 'declare migrating="plaintext" and deploy first' in capsys.readouterr().err
+    assert status(engine, NAME).plaintext == 0
+    assert main(["decrypt-column", *run, "--no-input", "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert (told["rows_seen"], told["rows_changed"], told["dry_run"]) == (250, 245, False)
     assert status(engine, NAME).plaintext == 245
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(("answer", "code"), [("yes", 0), ("y", 1), ("", 1)])
+def test_nobody_decrypts_by_accident(
+    engine: sa.Engine,
+    client: Client,
+    twin: Twin,
+    answer: str,
+    code: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backfill(engine, NAME, client)
+    where = ["--url", str(engine.url), "--socket", twin.path]
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{answer}\n" if answer else ""))
+    assert main(["decrypt-column", BEFORE, "people.name", *where, "--dry-run"]) == 0
+    assert main(["decrypt-column", BEFORE, "people.name", *where]) == code
+    assert "This writes the plaintext of people.name to the database sqlite" in capsys.readouterr().err
+    assert status(engine, NAME).plaintext == (245 if code == 0 else 0)
+    with pytest.raises(SystemExit) as left:
+        main(["decrypt-column", BEFORE, *where])
+    assert left.value.code == 2
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+def test_the_command_gives_the_partition(
+    engine: sa.Engine, twin: Twin, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = sa.MetaData()
+    type_ = Encrypted(sa.String, "notes", partition=from_context("tenant"))
+    table = sa.Table("notes", other, sa.Column("id", sa.Integer, primary_key=True), sa.Column("text", type_))
+    table.append_column(sa.Column("plain", sa.String))
+    other.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(sa.insert(table), {"id": 1, "plain": "a"})
+    monkeypatch.setattr("tests.orm.sqlalchemy.test_living.metadata", other)
+    words = [MODELS, "notes.text", "--url", str(engine.url), "--socket", twin.path, "--from", "plain"]
+    assert main(["backfill", *words]) == 1
+    assert "keyside.context(tenant=" in capsys.readouterr().err
+    assert main(["backfill", *words, "--context", "tenant=acme"]) == 0
+    with engine.connect() as connection, keyside.context(tenant="acme"):
+        assert connection.scalar(sa.select(table.c.text)) == "a"
+    with pytest.raises(SystemExit):
+        main(["backfill", *words, "--context", "tenant"])
+    assert "expected NAME=VALUE" in capsys.readouterr().err
+
+
+AWAY = [
+    "postgresql+psycopg://test@/postgres?host=/nowhere",
+    "postgresql+psycopg2://test@/postgres?host=/nowhere",
+    "mysql+pymysql://root@127.0.0.1:1/test",
+    "sqlite:////nowhere/at/all.sqlite",
+]
+
+
+@pytest.mark.parametrize("away", AWAY, ids=lambda address: address.partition(":")[0])
+def test_a_database_that_is_away_is_worth_another_try(away: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", MODELS, "people.name", "--url", away]) == 75
+    told = capsys.readouterr().err
+    assert told.startswith("keyside-orm: ")
+    assert told.count("\n") == 1
+
+
+def test_a_table_that_is_not_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", MODELS, "people.name", "--url", "sqlite://"]) == 1
+    assert "no such table" in capsys.readouterr().err
+
+
+def test_a_sidecar_that_is_away_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = f"sqlite:///{tmp_path}/t.sqlite"
+    engine = sa.create_engine(path)
+    metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(sa.text("INSERT INTO people (region, id, tenant, name) VALUES ('eu', 1, 1, 'Ann')"))
+    engine.dispose()
+    assert main(["backfill", MODELS, "people.name", "--url", path, "--socket", str(tmp_path / "none")]) == 75
+
+
+def test_an_interrupted_command_says_how_it_goes_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("keyside.sqlalchemy.commands.run", interrupted)
+    assert main(["status", MODELS]) == 130
+    assert "what is done stays done, and the same command goes on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -239,6 +358,9 @@ def test_the_command(engine: sa.Engine, twin: Twin, capsys: pytest.CaptureFixtur
         ([MODELS], "which database"),
         (["tests.nothing:Base"], "cannot import"),
         (["tests.orm.sqlalchemy.test_living:ROWS"], "neither a declarative base"),
+        ([MODELS, "--url", "sqlite+aiosqlite://"], "aiosqlite is for asyncio"),
+        ([MODELS, "--url", "mysql+nobody://"], "nobody"),
+        ([MODELS, "--url", "oracle+cx_oracle://"], "driver cx_Oracle is not installed"),
     ],
 )
 def test_the_command_says_what_is_wrong(

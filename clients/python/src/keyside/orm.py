@@ -4,129 +4,81 @@ keyside-orm status app.models:Base
 keyside-orm backfill app.models:Base patients.email
 keyside-orm reencrypt app.models:Base patients
 keyside-orm decrypt-column app.models:Base patients.email
+
+The work is in `keyside.sqlalchemy.commands`; what is here runs without SQLAlchemy.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Final
 
-import sqlalchemy as sa
-
-from keyside.client import Client
-from keyside.errors import KeysideError
-from keyside.living import Bar, Options
-from keyside.sqlalchemy.living import backfill, decrypt_column, encrypted_columns_of, reencrypt, status
-
-EXIT_TROUBLE = 1
-EXIT_RETRY = 75
+EXIT_TROUBLE: Final = 1
+EXIT_RETRY: Final = 75
 """EX_TEMPFAIL of sysexits.h: the same command may succeed later."""
-
-
-class UsageError(Exception):
-    """The command line names something that is not there."""
+EXIT_INTERRUPTED: Final = 130
+EXIT_CODES: Final = """\
+exit codes: 0 done; 1 trouble, the message says which; 2 a wrong command line; 75 when the sidecar or the database is
+away and the same command may succeed later; 130 interrupted: what is done stays done, and the same command goes on
+"""
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run the command. Returns its exit code: 0 done, 1 trouble, 75 when trying again may help."""
+    """Run the command. Returns its exit code."""
     options = _parser().parse_args(words)
     sys.path.insert(0, str(Path.cwd()))  # as `python -m` does: the models are the application's own
     try:
-        columns = encrypted_columns_of(_metadata(options.models), options.column)
-        engine = sa.create_engine(_url(options), hide_parameters=True)
-        try:
-            return _run(options, engine, columns)
-        finally:
-            engine.dispose()
-    except (UsageError, LookupError, TypeError, ValueError, sa.exc.SQLAlchemyError, KeysideError) as error:
-        print(f"keyside-orm: {error}", file=sys.stderr)  # noqa: T201  a command's output
-        return EXIT_RETRY if isinstance(error, KeysideError) and error.retryable else EXIT_TROUBLE
-
-
-def _run(options: argparse.Namespace, engine: sa.Engine, columns: list[sa.Column[Any]]) -> int:
-    if options.command == "status":
-        _show_status(engine, columns)
-        return 0
-    other = options.plain
-    if (other is not None or options.state is not None) and len(columns) != 1:
-        raise UsageError("--from, --into and --state are for one column; name it as table.column")
-    with Client(options.socket, timeout=60) as client:
-        for column in columns:
-            _work(options, engine, column, client)
+        from keyside.sqlalchemy import commands
+    except ModuleNotFoundError as error:
+        return _say(f"{error.name} is not installed; install this package with its extra: keyside[sqlalchemy]")
+    try:
+        commands.run(options)
+    except KeyboardInterrupt:
+        return _say("interrupted; what is done stays done, and the same command goes on", EXIT_INTERRUPTED)
+    except commands.TROUBLE as error:
+        return _say(commands.sentence(error), EXIT_RETRY if commands.is_retryable(error) else EXIT_TROUBLE)
     return 0
 
 
-def _work(options: argparse.Namespace, engine: sa.Engine, column: sa.Column[Any], client: Client) -> None:
-    bar = Bar(sys.stderr, f"{options.command} {column.table.name}.{column.name}")
-    pace = Options(options.batch, options.rate, options.dry_run, options.state)
-    plain = None if options.plain is None else column.table.c.get(options.plain)
-    if options.plain is not None and plain is None:
-        raise UsageError(f"{column.table.name} has no column {options.plain}; declare it in the models")
-    if options.command == "backfill":
-        progress = backfill(engine, column, client, pace, bar, plain)
-    elif options.command == "reencrypt":
-        progress = reencrypt(engine, column, client, pace, bar)
-    else:
-        progress = decrypt_column(engine, column, client, pace, bar, plain)
-    bar.finish(progress)
-
-
-def _show_status(engine: sa.Engine, columns: list[sa.Column[Any]]) -> None:
-    for column in columns:
-        found = status(engine, column)
-        counts = f"{found.encrypted} encrypted, {found.plaintext} plaintext, {found.nulls} NULL"
-        print(f"{found.table}.{found.column}: {counts}")  # noqa: T201  a command's output
-        for key, count in sorted(found.by_key.items(), key=lambda pair: -pair[1]):
-            print(f"    data key {key}: {count}")  # noqa: T201  a command's output
-
-
-def _metadata(name: str) -> sa.MetaData:
-    module, _, attribute = name.partition(":")
-    try:
-        found: Any = importlib.import_module(module)
-        for part in attribute.split(".") if attribute else ():
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"cannot import {name}: {error}") from None
-    found = getattr(found, "metadata", found)
-    if not isinstance(found, sa.MetaData):
-        raise UsageError(f"{name} is neither a declarative base, a mapped class, a Table nor a MetaData")
-    return found
-
-
-def _url(options: argparse.Namespace) -> str:
-    url = options.url or os.environ.get("DATABASE_URL")
-    if not url:
-        raise UsageError("which database? Give --url, or set DATABASE_URL")
-    return str(url)
+def _say(message: str, code: int = EXIT_TROUBLE) -> int:
+    print(f"keyside-orm: {message}", file=sys.stderr)  # noqa: T201  a command's output
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("keyside-orm", description="Encrypted columns of SQLAlchemy applications.")
+    form = argparse.RawDescriptionHelpFormatter
+    description = "Encrypted columns of SQLAlchemy applications."
+    parser = argparse.ArgumentParser("keyside-orm", description=description, epilog=EXIT_CODES, formatter_class=form)
     commands = parser.add_subparsers(dest="command", required=True)
     texts = {
         "status": "count plaintext, and ciphertext by data key",
         "backfill": "encrypt what is still plaintext, and compute missing blind indexes",
         "reencrypt": "put every value under the active data keys",
-        "decrypt-column": "write plaintext back",
+        "decrypt-column": 'write plaintext back, into a column declared migrating="plain" or one beside it (--into)',
     }
     for name, text in texts.items():
-        command = commands.add_parser(name, help=text, description=text)
+        command = commands.add_parser(name, help=text, description=text, epilog=EXIT_CODES, formatter_class=form)
         command.add_argument("models", metavar="MODULE:NAME", help="declarative base, Table or MetaData to import")
-        command.add_argument("column", nargs="?", metavar="TABLE[.COLUMN]", help="default: every encrypted column")
+        if name == "decrypt-column":
+            command.add_argument(
+                "column", metavar="TABLE.COLUMN", help="encrypted column, or a table for all of its own"
+            )
+        else:
+            command.add_argument("column", nargs="?", metavar="TABLE[.COLUMN]", help="default: every encrypted column")
         command.add_argument("--url", help="SQLAlchemy URL of the database (default: $DATABASE_URL)")
+        command.add_argument("--json", action="store_true", help="print the outcome as JSON")
+        command.set_defaults(plain=None, state=None, context=[], dry_run=False)
         if name != "status":
             _add_pace(command)
         if name in ("backfill", "decrypt-column"):
             flag = "--from" if name == "backfill" else "--into"
             command.add_argument(flag, dest="plain", metavar="COLUMN", help="a plain column of the same table")
-        else:
-            command.set_defaults(plain=None)
+        if name == "decrypt-column":
+            question = "do not ask for confirmation"
+            command.add_argument("--no-input", "--noinput", action="store_false", dest="interactive", help=question)
     return parser
 
 
@@ -136,6 +88,20 @@ def _add_pace(command: argparse.ArgumentParser) -> None:
     command.add_argument("--rate", type=float, help="most rows a second (default: as fast as it goes)")
     command.add_argument("--dry-run", action="store_true", help="do everything but write")
     command.add_argument("--state", type=Path, help="a file that remembers how far it is, for a quicker restart")
+    command.add_argument(
+        "--context",
+        type=_setting,
+        action="append",
+        metavar="NAME=VALUE",
+        help="what keyside.context gives, where it chooses the partition",
+    )
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError("expected NAME=VALUE")
+    return name, value
 
 
 if __name__ == "__main__":

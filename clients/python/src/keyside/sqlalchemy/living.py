@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection, Dialect, Engine
 from sqlalchemy.sql import ColumnElement
 
 from keyside.client import Client
-from keyside.fields import Field, sender
+from keyside.fields import Field, Stage, sender
 from keyside.living import (
     Backfill,
     Changes,
@@ -55,8 +55,10 @@ def backfill(
 ) -> Progress:
     """Encrypt what is still plaintext in a column, or in the plain column `source`, and compute missing indexes.
 
-    `bind`: an Engine, then each page is a transaction; or a Connection, then whoever owns it commits.
+    `bind`: an Engine, then each page is a transaction; or a Connection, then whoever owns it commits. Raises
+    FieldError, SQLAlchemyError, and ValueError in a stage in which it would do harm.
     """
+    check_backfill(column, source)
     type_ = _encrypted(column)
     indexes = [
         index.type.index()
@@ -89,13 +91,38 @@ def decrypt_column(
     report: Report = _silent,
     into: sa.Column[Any] | None = None,
 ) -> Progress:
-    """Write a column's plaintext back: into itself, declared `migrating="plain"`, or into a plain column."""
+    """Write a column's plaintext back: into itself, declared `migrating="plain"`, or into the plain column `into`.
+
+    Raises as `backfill` does.
+    """
+    check_decrypt(column, into)
     type_ = _encrypted(column)
     write = codec_of(type_.inner, bind.dialect).write_plain
     if into is not None:
         write = into.type.dialect_impl(bind.dialect).bind_processor(bind.dialect) or (lambda value: value)
     job: Job = Decrypt(type_.field(bind.dialect), write, into.name if into is not None else None)
     return run(job, _Rows(bind, column, into), sender(client), options, report)
+
+
+def check_backfill(column: sa.Column[Any], source: sa.Column[Any] | None = None) -> None:
+    """Raise ValueError when the release before the next one could not read what a backfill writes."""
+    if source is None and stage_of_column(column) is Stage.PLAIN:
+        raise ValueError(f'{label_of(column)} still writes plaintext; declare migrating="plaintext" and deploy first')
+
+
+def check_decrypt(column: sa.Column[Any], into: sa.Column[Any] | None = None) -> None:
+    """Raise ValueError when the application would go on writing ciphertext to the column."""
+    if into is None and stage_of_column(column) is not Stage.PLAIN:
+        raise ValueError(f'{label_of(column)} still writes ciphertext; declare migrating="plain" and deploy first')
+
+
+def stage_of_column(column: sa.Column[Any]) -> Stage:
+    return _encrypted(column).migrating
+
+
+def label_of(column: sa.Column[Any]) -> str:
+    """`table.column`."""
+    return f"{column.table.name}.{column.name}"
 
 
 def status(bind: Bind, column: sa.Column[Any]) -> ColumnStatus:
