@@ -16,9 +16,10 @@ from typing import Any, Final
 
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.engine.cursor import CursorFetchStrategy, ResultFetchStrategy
-from sqlalchemy.sql.elements import ColumnElement, Label
+from sqlalchemy.sql.elements import ColumnElement
 
 from keyside.fields import Field, RowKeys, Send, Stored, current, open_chunk
+from keyside.sqlalchemy.lineage import bare, is_of_row
 from keyside.sqlalchemy.types import Early, Encrypted
 
 FIRST_AHEAD: Final = 32
@@ -242,8 +243,7 @@ def _elements(result: CursorResult[Any], metadata: Any, count: int) -> list[Colu
 
 
 def _bare(thing: Any) -> ColumnElement[Any] | None:
-    while isinstance(thing, Label):
-        thing = thing.element
+    thing = bare(thing)
     return thing if isinstance(thing, ColumnElement) and getattr(thing, "table", None) is not None else None
 
 
@@ -252,13 +252,13 @@ def _position(
 ) -> EncryptedPosition:
     own = type_.column
     assert own is not None  # its field was just made
-    beside = _siblings(elements[number], elements)
+    element = elements[number]
 
     def find(name: str) -> int | None:
         column = own.table.c.get(name)
-        if column is None:
+        if column is None or element is None:
             return None
-        return next((i for i, element in beside if element.shares_lineage(column)), None)
+        return next((i for i, other in enumerate(elements) if is_of_row(other, column, element)), None)
 
     names = field.bind or tuple(column.key for column in own.table.primary_key)
     key = [place for name in names if (place := find(name)) is not None]
@@ -269,15 +269,3 @@ def _position(
         row.get(field.partition_column or "", current(field.partition_name)) if field.partition is not None else None
     )
     return EncryptedPosition(number, field, key if len(key) == len(names) else [], partition, known_key, known)
-
-
-def _siblings(
-    element: ColumnElement[Any] | None, elements: list[ColumnElement[Any] | None]
-) -> list[tuple[int, ColumnElement[Any]]]:
-    """The columns of the same table, alias or subquery, so that they are of the same row."""
-    if element is None:
-        return []
-    table: Any = getattr(element, "table", None)
-    return [
-        (i, other) for i, other in enumerate(elements) if other is not None and getattr(other, "table", None) is table
-    ]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from sqlalchemy import Column
 from sqlalchemy import types as sqltypes
 from sqlalchemy.sql import operators
-from sqlalchemy.sql.elements import BindParameter, ClauseElement, ColumnElement, Label
+from sqlalchemy.sql.elements import BindParameter, ClauseElement, ColumnElement
 from sqlalchemy.sql.lambdas import PyWrapper
 from sqlalchemy.sql.selectable import SelectBase
 
 from keyside.fields import NotSearchable
 from keyside.sqlalchemy.given import clause, is_expression, is_list, is_null, typed
+from keyside.sqlalchemy.lineage import bare, beside, is_of_row
 
 if TYPE_CHECKING:
     from keyside.sqlalchemy.types import BlindIndex, Encrypted
@@ -101,29 +103,36 @@ class EncryptedComparator(sqltypes.TypeDecorator.Comparator[Any]):
         refuse(self.expr, shown(op), _advice(op))
 
     def _index(self) -> ColumnElement[Any]:
-        """The blind index column beside this one, in the same table or alias."""
-        from keyside.sqlalchemy.types import BlindIndex
-
+        """The first blind index of whole values beside this column, of the same row."""
         type_: Encrypted = self.expr.type  # type: ignore[assignment]  # this is its comparator
-        expression: Any = self.expr
-        while isinstance(expression, Label):
-            expression = expression.element
-        table: Any = getattr(expression, "table", None)
         own = type_.column
-        columns = table.c if table is not None else ()
-        partial = []
-        for column in columns:
-            if isinstance(column.type, BlindIndex) and own is not None and column.type.source == own.key:
-                if column.type.normalize.whole:
-                    return column  # type: ignore[no-any-return]  # columns of any selectable
-                partial.append(column.key)
-        if table is None and own is not None:
+        declared = [] if own is None else [index for index in own.table.c if _indexes(index, own)]
+        # in a union, other columns may stand beneath the first one's
+        if own is not None and is_of_row(self.expr, own, self.expr):
+            for index in declared:
+                if index.type.normalize.whole and (found := beside(self.expr, index)) is not None:
+                    return found
+        if own is not None and getattr(bare(self.expr), "table", None) is None:
             refuse(self.expr, "equality", "it is no column of a table any more; " + ADVICE["expression"])
-        hint = f"; for a part of the value, compare {', '.join(partial)}" if partial else ""
-        if own is not None and not partial and table is not own.table and len(own.table.c) != len(columns):
-            hint = "; a subquery must select the BlindIndex column as well"
-        name = own.name if own is not None else "…"
-        refuse(self.expr, "equality", f"add a column BlindIndex({name!r}) to the table{hint}")
+        refuse(self.expr, "equality", self._without_index(own, declared))
+
+    def _without_index(self, own: Column[Any] | None, declared: list[Column[Any]]) -> str:
+        """What to do about it."""
+        whole = [index.key for index in declared if index.type.normalize.whole]
+        if whole:
+            return (
+                f"a subquery must select the BlindIndex column as well ({' or '.join(whole)}), of the same table or"
+                " alias; a union, in each of its branches"
+            )
+        advice = f"add a column BlindIndex({own.name if own is not None else '…'!r}) to the table"
+        partial = ", ".join(index.key for index in declared)
+        return f"{advice}; for a part of the value, compare {partial}" if partial else advice
+
+
+def _indexes(index: Column[Any], own: Column[Any]) -> bool:
+    from keyside.sqlalchemy.types import BlindIndex
+
+    return isinstance(index.type, BlindIndex) and index.type.source == own.key
 
 
 class IndexComparator(sqltypes.TypeDecorator.Comparator[Any]):

@@ -9,6 +9,7 @@ from sqlalchemy import Select
 from sqlalchemy.sql.elements import ColumnElement
 
 from keyside.sqlalchemy.inspection import encrypted_column
+from keyside.sqlalchemy.lineage import beside, is_of_row
 from keyside.sqlalchemy.types import Encrypted
 
 
@@ -35,14 +36,13 @@ def _lacking(column: ColumnElement[Any], selected: Iterable[Any]) -> list[Column
     type_: Any = column.type
     assert isinstance(type_, Encrypted)
     assert type_.column is not None  # else it would not count as encrypted
-    table: Any = getattr(column, "table", None)
     names = [*type_.bind, *([type_.partition] if isinstance(type_.partition, str) else [])]
     found = []
     for name in names:
         own = type_.column.table.c.get(name)
         if own is None:
             continue
-        there = (other for other in selected if getattr(other, "table", None) is table and other.shares_lineage(own))
-        if next(there, None) is None:
-            found += [other for other in table.c if other.shares_lineage(own)][:1]
+        if not any(is_of_row(other, own, column) for other in selected):
+            lacking = beside(column, own)
+            found += [] if lacking is None else [lacking]
     return found
