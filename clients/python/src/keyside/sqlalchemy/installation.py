@@ -19,7 +19,7 @@ from keyside.fields import BatchingOff, FieldUnavailable, Replies, Send, Unbatch
 from keyside.fields.formats import BINARY, has_formats, same_in_both
 from keyside.sqlalchemy.indexing import with_indexes
 from keyside.sqlalchemy.inspection import check_searchable
-from keyside.sqlalchemy.reading import known_row, opening_of
+from keyside.sqlalchemy.reading import close_when_broken_off, known_row, opening_of
 from keyside.sqlalchemy.registry import Installation, forget, installation_of, register
 from keyside.sqlalchemy.selfcheck import what_changed
 from keyside.sqlalchemy.types import Encrypted, early, encrypted_columns, index_columns
@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 
 STRIPPED: Final = "keyside_columns"
 """Execution option: how many columns of a widened result the caller asked for."""
+
+_OF_SESSION: Final = "_result_disable_adapt_to_context"
+"""Execution option that only a Session sets, on what the ORM loads from."""
+
+_STREAMING: Final = frozenset({"yield_per", "stream_results"})
+"""Execution options with which the ORM fetches a result piece by piece."""
 
 
 def install(engine: Engine | AsyncEngine, client: Client | AsyncClient, *, unbatched: Unbatched = "warn") -> None:
@@ -161,8 +167,7 @@ def _open_result(result: CursorResult[Any], installation: Installation, asynchro
         return
     context: Any = result.context
     _choose_format(result, context.compiled, installation)
-    if asynchronous and not context._is_server_side:
-        # the result is consumed outside the greenlet, where nobody can wait for the sidecar
+    if _is_read_at_once(context, asynchronous):
         try:
             opening.fetch_whole(result, result.cursor)
         except BaseException:
@@ -173,6 +178,15 @@ def _open_result(result: CursorResult[Any], installation: Installation, asynchro
         # echo="debug" would log whole rows, decrypted values in them
         result._row_logging_fn = None
         result._reset_memoizations()
+
+
+def _is_read_at_once(context: Any, asynchronous: bool) -> bool:
+    if context._is_server_side:
+        return False
+    # consumed outside the greenlet, where nobody can wait for the sidecar; or by the ORM, which fetches everything at
+    # once and takes an error for the end of it
+    options = context.execution_options
+    return asynchronous or (_OF_SESSION in options and not options.get("yield_per"))
 
 
 def _choose_format(result: CursorResult[Any], compiled: Any, installation: Installation) -> None:
@@ -197,11 +211,16 @@ def _widen(state: ORMExecuteState) -> Any:
         return _load_known_row(state)
     statement = state.statement
     added = companions(statement)
-    if not added or installation_of(state.session.get_bind(**state.bind_arguments).dialect) is None:
+    streams = not _STREAMING.isdisjoint(state.execution_options)
+    if not added and not streams:
+        return None
+    if installation_of(state.session.get_bind(**state.bind_arguments).dialect) is None:
         return None
     count = len(statement.column_descriptions)  # type: ignore[attr-defined]  # a Select
-    result = state.invoke_statement(statement.add_columns(*added))  # type: ignore[attr-defined]  # a Select
-    return result.columns(*range(count))
+    result = state.invoke_statement(statement.add_columns(*added) if added else None)  # type: ignore[attr-defined]  # too
+    if streams:
+        close_when_broken_off(result)
+    return result.columns(*range(count)) if added else result
 
 
 def _load_known_row(state: ORMExecuteState) -> Any:

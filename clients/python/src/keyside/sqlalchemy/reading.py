@@ -8,17 +8,18 @@ columns. What it does not recognise it leaves alone, and those processors decryp
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import chain
 from types import MappingProxyType
 from typing import Any, Final
 
-from sqlalchemy.engine import CursorResult
+from sqlalchemy.engine import ChunkedIteratorResult, CursorResult
 from sqlalchemy.engine.cursor import CursorFetchStrategy, ResultFetchStrategy
 from sqlalchemy.sql.elements import ColumnElement
 
-from keyside.fields import Field, RowKeys, Send, Stored, current, open_chunk
+from keyside.fields import Field, FieldError, RowKeys, Send, Stored, current, open_chunk
 from keyside.sqlalchemy.lineage import bare, is_of_row
 from keyside.sqlalchemy.types import Early, Encrypted
 
@@ -122,25 +123,31 @@ class _Before:
 
 
 class Opening(CursorFetchStrategy):
-    """A fetch strategy that opens what another one fetched."""
+    """A fetch strategy that opens what another one fetched.
 
-    __slots__ = ("_ahead", "_buffer", "_ended", "_inner", "_most", "_open")
+    Rows that could not be opened are kept as they were fetched: the cursor will not give them again, so whoever asks
+    again gets these first, and no row is left out.
+    """
+
+    __slots__ = ("_ahead", "_buffer", "_ended", "_inner", "_most", "_open", "_raw")
 
     def __init__(self, inner: ResultFetchStrategy, opener: Opener, chunk: int | None) -> None:
         self._inner: Any = inner
         self._open = opener
         self._buffer: deque[Any] = deque()
+        self._raw: Sequence[Any] = ()
+        """Fetched and not opened yet."""
         self._ended = False
         self._ahead = chunk or FIRST_AHEAD
         self._most = chunk or MOST_AHEAD
 
     def fetch_whole(self, result: CursorResult[Any], cursor: Any) -> None:
         """Fetch and decrypt everything now, for results that are consumed where nobody can wait."""
-        before = _Before(result)
-        self._buffer.extend(self._open(self._inner.fetchall(before, cursor)))
-        self._ended = True
+        self._fetch_rest(result, cursor)
 
     def fetchone(self, result: CursorResult[Any], dbapi_cursor: Any, hard_close: bool = False) -> Any:
+        if not self._buffer:
+            self._open_raw()
         if not self._buffer and not self._ended:
             self._fetch(result, dbapi_cursor, self._ahead)
             self._ahead = min(self._ahead * GROWTH, self._most)
@@ -152,6 +159,7 @@ class Opening(CursorFetchStrategy):
     def fetchmany(self, result: CursorResult[Any], dbapi_cursor: Any, size: int | None = None) -> Any:
         if size is None:
             return self.fetchall(result, dbapi_cursor)
+        self._open_raw()
         if len(self._buffer) < size and not self._ended:
             self._fetch(result, dbapi_cursor, size - len(self._buffer))
         rows = [self._buffer.popleft() for _ in range(min(size, len(self._buffer)))]
@@ -160,20 +168,27 @@ class Opening(CursorFetchStrategy):
         return rows
 
     def fetchall(self, result: CursorResult[Any], dbapi_cursor: Any) -> Any:
+        self._fetch_rest(result, dbapi_cursor)
         rows = list(self._buffer)
         self._buffer.clear()
-        if not self._ended:
-            before = _Before(result)
-            rows += self._open(self._inner.fetchall(before, dbapi_cursor))
-            self._ended = True
         result._soft_close()
         return rows
 
+    def _fetch_rest(self, result: CursorResult[Any], cursor: Any) -> None:
+        if not self._ended:
+            self._raw = [*self._raw, *self._inner.fetchall(_Before(result), cursor)]
+            self._ended = True
+        self._open_raw()
+
     def _fetch(self, result: CursorResult[Any], cursor: Any, size: int) -> None:
         before = _Before(result)
-        rows = self._inner.fetchmany(before, cursor, size)
-        self._ended = before.ended or not rows
-        self._buffer.extend(self._open(rows))
+        self._raw = self._inner.fetchmany(before, cursor, size)
+        self._ended = before.ended or not self._raw
+        self._open_raw()
+
+    def _open_raw(self) -> None:
+        self._buffer.extend(self._open(self._raw))
+        self._raw = ()
 
     def yield_per(self, result: CursorResult[Any], dbapi_cursor: Any, num: int) -> None:
         if not self._ended:
@@ -187,6 +202,7 @@ class Opening(CursorFetchStrategy):
         self._inner.soft_close(result, dbapi_cursor)
 
     def hard_close(self, result: CursorResult[Any], dbapi_cursor: Any) -> None:
+        self._raw = ()
         self._buffer.clear()
         self._inner.hard_close(result, dbapi_cursor)
 
@@ -214,6 +230,24 @@ def opening_of(result: CursorResult[Any], send: Send, early: bool) -> Opening | 
         forget_processors(result, encrypted)
     options = result.context.execution_options
     return Opening(result.cursor_strategy, Opener(positions, processors, send, early), options.get("yield_per"))
+
+
+def close_when_broken_off(result: Any) -> None:
+    """Close a result of the ORM with the error that breaks its loading off: its iterator is at its end with that, so
+    the rows that it has would be taken for all rows by whoever goes on."""
+    if not isinstance(result, ChunkedIteratorResult):
+        return
+    chunks = result.chunks
+
+    def guarded(size: int | None) -> Iterator[Sequence[Any]]:
+        try:
+            yield from chunks(size)
+        except FieldError:
+            result.close()
+            raise
+
+    result.chunks = guarded
+    result.iterator = chain.from_iterable(guarded(result._yield_per))
 
 
 def forget_processors(result: Any, positions: Container[int]) -> None:
