@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -93,6 +93,15 @@ def _effective(changes: Changes) -> Changes:
     )
 
 
+def _filled(page: Page, rows: Sequence[int], after: Mapping[str, Sequence[Any]]) -> list[int]:
+    """Positions of the rows that get an index in place of NULL; others have none under their normalisation."""
+    return [
+        number
+        for number, row in enumerate(rows)
+        if any(page.stored[name][row] is None and new[number] is not None for name, new in after.items())
+    ]
+
+
 def _of(page: Page, rows: Sequence[int], field_: Field, values: list[Any]) -> Stored:
     keys = _keys(field_, page)
     return Stored(
@@ -148,7 +157,8 @@ class Backfill:
             if self.source:
                 before[self.source] = _some(page.stored[self.source], rows)
             after = {place.column: next(sealed_columns) for place in places}
-            found.append(_effective(Changes(_some(page.keys, rows), before, after)))
+            changes = Changes(_some(page.keys, rows), before, after)
+            found.append(_effective(changes) if self.field in places else changes.of(_filled(page, rows, after)))
         return [changes for changes in found if changes]
 
     def _plain(self, page: Page) -> tuple[Sequence[int], list[Any]]:
@@ -185,7 +195,7 @@ class Backfill:
     def _lacks_index(self, page: Page, row: int) -> bool:
         if page.stored[self.field.column][row] is None:
             return False
-        return any(page.stored[index.column][row] is None and index.normalize.whole for index in self.indexes)
+        return any(page.stored[index.column][row] is None for index in self.indexes)
 
 
 @dataclass
