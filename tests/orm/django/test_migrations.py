@@ -11,7 +11,8 @@ from django.db.migrations.graph import MigrationGraph
 from django.db.migrations.state import ModelState, ProjectState
 from django.db.migrations.writer import MigrationWriter
 from django.test.utils import isolate_apps
-from keyside.django import BlindIndex, EncryptedField, from_context, last
+from keyside.django import BlindIndex, EncryptedField, from_context, last, whole
+from keyside.fields import NotSearchable
 from keyside.testing import assert_round_trips
 
 from tests.orm.django.clinics.models import Card, Patient
@@ -83,6 +84,18 @@ def test_what_is_written_can_be_read() -> None:
         "234",
         "A1234",
     ]
+
+
+@isolate_apps(APP)
+def test_a_function_is_a_part_unless_it_is_said_to_keep_the_whole() -> None:
+    person = model_with(
+        name=encrypted(blind_index=BlindIndex(normalize=digits_alone)),
+        other=encrypted(blind_index=BlindIndex(normalize=whole(lambda value: value))),
+    )
+    with pytest.raises(NotSearchable, match=r"compare name_index \(a function counts .* @keyside.fields.whole\)"):
+        str(person.objects.filter(name="1").query)
+    assert person._meta.get_field("name").indexes[0][1].normalize.whole is False
+    assert person._meta.get_field("other").indexes[0][1].normalize.whole is True
 
 
 @isolate_apps(APP)

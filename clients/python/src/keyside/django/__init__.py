@@ -14,7 +14,7 @@ docs/orm/django.md is the manual.
 from keyside.django.fields import EncryptedField
 from keyside.django.indexing import BlindIndex, BlindIndexField
 from keyside.django.settings import client
-from keyside.fields import context, from_context, last
+from keyside.fields import context, from_context, last, whole
 
 __all__ = [
     "BlindIndex",
@@ -24,4 +24,5 @@ __all__ = [
     "context",
     "from_context",
     "last",
+    "whole",
 ]

@@ -33,9 +33,10 @@ class BlindIndex:
     """A blind index of an encrypted field: a hidden column `<field>_index`, or `name`.
 
     `normalize`: what counts as equal: "exact", "trim", "casefold", "digits", a part of the value ("domain",
-    `last(4)`), which is searched by the column itself, or a function whose results never change. `unique`: no two rows
-    with equal values. `partitioned`: under the key of the row's partition, which a search names beside the value or
-    takes from `keyside.context`. `context`: text in place of `table.column`; equal ones make columns comparable.
+    `last(4)`), which is searched by the column itself, or a function whose results never change, which counts as a
+    part unless it is marked with `@whole`. `unique`: no two rows with equal values. `partitioned`: under the key of the
+    row's partition, which a search names beside the value or takes from `keyside.context`. `context`: text in place of
+    `table.column`; equal ones make columns comparable.
     """
 
     unique: bool = False

@@ -14,6 +14,7 @@ from keyside.django.index_lookups import row_beside
 from keyside.django.telling import PlainPlaceholder, Told
 from keyside.fields import NotSearchable
 from keyside.fields.declaration import UNFIT
+from keyside.fields.normalize import FUNCTIONS
 
 _ORDER: Final = "ciphertexts have no order; fetch the rows by other conditions and compare in Python"
 _PATTERN: Final = (
@@ -80,7 +81,7 @@ class _ByIndex(Lookup):
         return True
 
     def missing(self, field: Any, others: list[str]) -> str:
-        hint = f"; for a part of the value, compare {', '.join(others)}" if others else ""
+        hint = f"; for a part of the value, compare {', '.join(others)} ({FUNCTIONS})" if others else ""
         return f"declare it with blind_index=BlindIndex(){hint}"
 
     def values(self) -> list[Any]:

@@ -19,7 +19,7 @@ from keyside.fields.errors import (
     UnbatchedWarning,
 )
 from keyside.fields.exchange import Replies, Send, Unbatched, counted, note_round_trip, note_unbatched, sender
-from keyside.fields.normalize import Normalization, Normalize, last, normalization
+from keyside.fields.normalize import Normalization, Normalize, last, normalization, whole
 from keyside.fields.placeholder import MASK, Placeholder
 from keyside.fields.scope import FromContext, context, current, from_context, partition_text
 
@@ -69,4 +69,5 @@ __all__ = [
     "seal_columns",
     "sender",
     "stage_of",
+    "whole",
 ]

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, TypeAlias
+from functools import cache
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 
 class Normalization(NamedTuple):
     """`apply` maps a value to what is indexed, or to None, which gives no index.
 
     `whole`: values with equal results are equal for the application, so that `==` on the column itself may use the
-    index. A part, such as the last four digits, is searched by its own column alone.
+    index. A part, such as the last four digits, is searched by its own column alone, and so is what a function of the
+    application's makes of a value, unless it is marked with `@whole`.
     """
 
     name: str
@@ -50,6 +52,22 @@ def _text(value: Any) -> str:
     return value
 
 
+FUNCTIONS: Final = "a function counts as a part unless it is marked with @keyside.fields.whole"
+"""For errors about a column that has indexes of parts alone."""
+
+_Function = TypeVar("_Function", bound=Callable[[Any], Any])
+
+
+def whole(function: _Function) -> _Function:
+    """Mark a function for `normalize=`: values with equal results are equal for the application.
+
+    Without it nobody can tell it from one that keeps a part, and `==` on the column would find other values' rows.
+    """
+    function.whole = True  # type: ignore[attr-defined]  # functions take attributes, and migrations name them as ever
+    return function
+
+
+@cache
 def last(count: int) -> Normalization:
     """The last `count` digits, or characters of a text without digits: a card's last four."""
     if count < 1:
@@ -72,7 +90,7 @@ _BY_NAME: Final = {n.name: n for n in (exact, trim, casefold, digits, domain)}
 
 
 def normalization(choice: Normalize) -> Normalization:
-    """The normalisation of a name, or one of the application's own function, whose results must never change."""
+    """The normalisation of a name, or of a function of the application's own, whose results must never change."""
     if isinstance(choice, Normalization):
         return choice
     if isinstance(choice, str):
@@ -81,4 +99,4 @@ def normalization(choice: Normalize) -> Normalization:
         if choice not in _BY_NAME:
             raise ValueError(f"normalize: expected one of {', '.join(_BY_NAME)}, last(n) or a function")
         return _BY_NAME[choice]
-    return Normalization(getattr(choice, "__qualname__", repr(choice)), choice)
+    return Normalization(getattr(choice, "__qualname__", repr(choice)), choice, getattr(choice, "whole", False) is True)

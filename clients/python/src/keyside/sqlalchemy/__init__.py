@@ -11,7 +11,7 @@ docs/orm/sqlalchemy.md is the manual.
 """
 
 import keyside.sqlalchemy.mapping  # noqa: F401  it listens to mappers
-from keyside.fields import context, from_context, last
+from keyside.fields import context, from_context, last, whole
 from keyside.sqlalchemy.installation import install, uninstall
 from keyside.sqlalchemy.masking import MaskedRepr
 from keyside.sqlalchemy.registry import installed_engine
@@ -27,4 +27,5 @@ __all__ = [
     "installed_engine",
     "last",
     "uninstall",
+    "whole",
 ]

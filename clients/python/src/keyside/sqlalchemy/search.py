@@ -12,6 +12,7 @@ from sqlalchemy.sql.lambdas import PyWrapper
 from sqlalchemy.sql.selectable import SelectBase
 
 from keyside.fields import NotSearchable
+from keyside.fields.normalize import FUNCTIONS
 from keyside.sqlalchemy.given import clause, is_expression, is_list, is_null, typed
 from keyside.sqlalchemy.lineage import bare, beside, is_of_row
 
@@ -126,7 +127,7 @@ class EncryptedComparator(sqltypes.TypeDecorator.Comparator[Any]):
             )
         advice = f"add a column BlindIndex({own.name if own is not None else '…'!r}) to the table"
         partial = ", ".join(index.key for index in declared)
-        return f"{advice}; for a part of the value, compare {partial}" if partial else advice
+        return f"{advice}; for a part of the value, compare {partial} ({FUNCTIONS})" if partial else advice
 
 
 def _indexes(index: Column[Any], own: Column[Any]) -> bool:

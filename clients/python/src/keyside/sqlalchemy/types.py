@@ -200,8 +200,9 @@ class BlindIndex(sqltypes.TypeDecorator[Any]):
     Filled in by the hooks whenever `source` is written, and compared with plain values: `==` and `in_` on the encrypted
     column use it, unless its normalisation keeps a part of the value only (`last(4)`, `"domain"`), which is searched by
     this column itself. `normalize`: "exact", "trim", "casefold", "digits", "domain", `keyside.fields.last(n)` or a
-    function. `partitioned`: under the key of the row's partition, which a search then must know from
-    `keyside.context`. `context`: text in place of `table.column`; equal ones make columns comparable.
+    function, which counts as a part unless it is marked with `@keyside.fields.whole`. `partitioned`: under the key of
+    the row's partition, which a search then must know from `keyside.context`. `context`: text in place of
+    `table.column`; equal ones make columns comparable.
     """
 
     impl = LargeBinary
