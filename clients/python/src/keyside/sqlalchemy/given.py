@@ -7,7 +7,7 @@ that type stores it: as plaintext. It gets the column's type in place of it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sqlalchemy.sql.elements import BindParameter, ClauseElement, Null, _truncated_label
@@ -56,7 +56,7 @@ def is_expression(value: Any) -> bool:
 
 
 def is_list(value: Any) -> bool:
-    return isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray | memoryview)
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray | memoryview | Mapping)
 
 
 def typed(value: Any, type_: TypeEngine[Any], place: str) -> Any:

@@ -254,9 +254,9 @@ def _comparable(index: Any, other: Any, membership: bool) -> bool:
 
 
 def _same_kind(one: Any, other: Any) -> bool:
-    return all(
-        getattr(one.index(), name) == getattr(other.index(), name)
-        for name in ("keyring", "partition", "prefix", "normalize")
+    # the type's normalisation: an index's own prepares values of its column's type first
+    return one.normalize == other.normalize and all(
+        getattr(one.index(), name) == getattr(other.index(), name) for name in ("keyring", "partition", "prefix")
     )
 
 

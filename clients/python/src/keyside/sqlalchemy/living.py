@@ -61,7 +61,7 @@ def backfill(
     check_backfill(column, source)
     type_ = _encrypted(column)
     indexes = [
-        index.type.index()
+        index.type.index(bind.dialect)
         for index in index_columns(column.table)
         if isinstance(index.type, BlindIndex) and index.type.source == column.key
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from sqlalchemy import Column
+from sqlalchemy import Column, and_, or_
 from sqlalchemy import types as sqltypes
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import BindParameter, ClauseElement, ColumnElement
@@ -91,7 +91,7 @@ class EncryptedComparator(sqltypes.TypeDecorator.Comparator[Any]):
         found: ColumnElement[Any] = index.operate(op, value, **options)
         type_: Encrypted = self.expr.type  # type: ignore[assignment]  # this is its comparator
         if not type_.migrating.reads_plaintext:
-            return found
+            return _without_index_known(self.expr, index, found, op)
         if isinstance(value, PyWrapper):
             refuse(
                 self.expr, "a variable of a lambda", "while the column is `migrating`, build the statement without it"
@@ -128,6 +128,18 @@ class EncryptedComparator(sqltypes.TypeDecorator.Comparator[Any]):
         advice = f"add a column BlindIndex({own.name if own is not None else '…'!r}) to the table"
         partial = ", ".join(index.key for index in declared)
         return f"{advice}; for a part of the value, compare {partial} ({FUNCTIONS})" if partial else advice
+
+
+def _without_index_known(
+    column: ColumnElement[Any], index: ColumnElement[Any], found: ColumnElement[Any], op: Any
+) -> ColumnElement[Any]:
+    """A condition on an index that a value without one is not equal by, rather than of unknown equality: that matters
+    for `!=`, and under NOT. Where the value itself is NULL, it stays unknown."""
+    if op in (operators.ne, operators.not_in_op):
+        return or_(found, and_(index.is_(None), column.is_not(None)))
+    if op in (operators.eq, operators.in_op):
+        return and_(found, or_(index.is_not(None), column.is_(None)))
+    return found
 
 
 def _indexes(index: Column[Any], own: Column[Any]) -> bool:

@@ -15,6 +15,7 @@ from sqlalchemy.sql import FromClause
 from keyside.fields import (
     MASK,
     Field,
+    FieldUnwritable,
     Index,
     Normalize,
     NotInstalled,
@@ -28,7 +29,6 @@ from keyside.fields import (
     open_one,
     stage_of,
 )
-from keyside.fields.declaration import UNFIT
 from keyside.sqlalchemy.codecs import codec_of
 from keyside.sqlalchemy.declaring import check_bindings, check_constraint, check_options
 from keyside.sqlalchemy.placeholders import WRONG_TYPE, NotInstalledPlaceholder, SearchPlaceholder
@@ -41,6 +41,8 @@ LITERAL = "<encrypted>"
 """What a statement with its literals shows. It is no SQL, so such a statement cannot run by accident."""
 
 
+LONGEST_INDEX: Final = 32
+"""Bytes of a blind index; each keyring chooses (docs/spec/envelope.md)."""
 PREFIXED: Final = ("mysql", "mariadb", "mssql")
 """Databases that index no column of unbounded length, or a part of it only."""
 INDEX_BYTES: Final = 64
@@ -219,7 +221,7 @@ class BlindIndex(sqltypes.TypeDecorator[Any]):
         self.context = context
         self._renamed = bool(context)
         self.column: Column[Any] | None = None
-        self._index: Index | None = None
+        self._indexes: dict[Any, Index] = {}
 
     def load_dialect_impl(self, dialect: Dialect) -> sqltypes.TypeEngine[Any]:
         bounded = dialect.name in PREFIXED
@@ -229,7 +231,7 @@ class BlindIndex(sqltypes.TypeDecorator[Any]):
         bound = self.copy()
         bound.column = column
         bound.context = self.context if self._renamed else f"{column.table.name}.{column.name}"
-        bound._index = None
+        bound._indexes = {}
         return bound
 
     @property
@@ -243,24 +245,27 @@ class BlindIndex(sqltypes.TypeDecorator[Any]):
             raise NotInstalled(message, self.column.table.name, self.column.name)
         return column
 
-    def index(self) -> Index:
-        """The declaration in Keyside's terms."""
-        if self._index is None:
+    def index(self, dialect: Dialect | None = None) -> Index:
+        """The declaration in Keyside's terms: what is normalised is the value that the column holds, which reading it
+        gives, however the application wrote it."""
+        found = self._indexes.get(dialect)
+        if found is None:
             source: Any = self.source_column.type
             assert self.column is not None
-            self._index = Index(
+            prepare, normalize = codec_of(source.inner, dialect).prepare, self.normalize
+            found = self._indexes[dialect] = Index(
                 self.column.table.name,
                 self.column.name,
                 source.keyring,
                 source.partition if self.partitioned else None,
                 self.context,
                 source=self.source,
-                normalize=self.normalize,
+                normalize=normalize._replace(apply=lambda value: normalize.apply(prepare(value))),
             )
-        return self._index
+        return found
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
-        index = self.index()
+        index = self.index(dialect)
         kind = NotInstalledPlaceholder if installation_of(dialect) is None else Placeholder
 
         def process(value: Any) -> Any:
@@ -287,22 +292,27 @@ class SearchedIndex(BlindIndex):
     cache_ok = True
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
-        index = self.index()
-        source: Any = self.source_column.type
+        index = self.index(dialect)
         kind = NotInstalledPlaceholder if installation_of(dialect) is None else SearchPlaceholder
-        fit = codec_of(source.inner, dialect).prepare if self.normalize.whole else self.normalize.apply
 
         def process(value: Any) -> Any:
             if value is None:
                 return None
             placeholder = kind(index, value)
             try:
-                fit(value)
-            except UNFIT:
-                placeholder.sealed = NotSearchable(WRONG_TYPE, index.table, index.source)
+                index.encode(value)
+            except FieldUnwritable:
+                placeholder.sealed = (
+                    bytes(value) if _is_index(value) else NotSearchable(WRONG_TYPE, index.table, index.source)
+                )
             return placeholder
 
         return process
+
+
+def _is_index(value: Any) -> bool:
+    """Whether a value that is none of the column's may be an index that was read from the database."""
+    return isinstance(value, bytes | bytearray | memoryview) and 1 <= len(bytes(value)) <= LONGEST_INDEX
 
 
 def encrypted_columns(table: FromClause) -> list[Column[Any]]:
