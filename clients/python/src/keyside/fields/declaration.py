@@ -178,6 +178,8 @@ class Field(Place):
                 stored = from_text(stored)
             except InvalidText:
                 return False
+        elif isinstance(stored, bytearray | memoryview):
+            stored = bytes(stored)  # as psycopg2 gives it
         return isinstance(stored, bytes) and len(stored) >= LEAST_ENVELOPE and stored[:2] == MAGIC
 
     def as_plaintext(self, stored: Any) -> Any:

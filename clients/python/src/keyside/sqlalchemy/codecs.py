@@ -39,6 +39,29 @@ class Codec:
     read: Callable[[bytes], Any] | None = None
     """Reads an encoding in place of `restore`."""
 
+    def plain_of(self, storage: str) -> Convert:
+        """What a plain column of this storage, "bytes" or "text", holds of a value: bytes are UTF-8 of the text."""
+        if storage == "text" or self.kind is Kind.BYTES:
+            return self.write_plain
+
+        def write(value: Any) -> Any:
+            plain = self.write_plain(value)
+            return plain.encode() if isinstance(plain, str) else plain
+
+        return write
+
+    def of_plain(self, storage: str) -> Convert:
+        """The value of what a plain column of this storage holds."""
+        if storage == "text" or self.kind is Kind.BYTES:
+            return self.read_plain
+
+        def read(stored: Any) -> Any:
+            return self.read_plain(
+                str(bytes(stored), "utf-8") if isinstance(stored, bytes | bytearray | memoryview) else stored
+            )
+
+        return read
+
     def to_bytes(self) -> Callable[[Any], bytes]:
         """A function, since it runs for every value that is written."""
         if self.prepare is _text:
@@ -166,8 +189,8 @@ def codec_of(inner: sqltypes.TypeEngine[Any], dialect: Dialect | None = None) ->
         return _json(dialect or _ANY_DIALECT)
     if isinstance(inner, sqltypes.ARRAY):
         return _array(inner, dialect)
-    if isinstance(inner, sqltypes.Numeric):
-        return _numeric(inner)
+    if isinstance(inner, sqltypes.Numeric | sqltypes.Float):
+        return _numeric(inner)  # SQLAlchemy 2.1: a Float is no Numeric
     if isinstance(inner, sqltypes.Uuid):
         restore = None if inner.as_uuid else str
         return _simple(_uuid, Kind.UUID, lambda stored: (restore or _same)(_uuid(stored)), restore=restore)
@@ -180,8 +203,8 @@ def codec_of(inner: sqltypes.TypeEngine[Any], dialect: Dialect | None = None) ->
 def _decorated(inner: sqltypes.TypeDecorator[Any], dialect: Dialect) -> Codec:
     below = codec_of(inner.impl_instance, dialect)
 
-    def prepare(value: Any) -> Any:
-        return below.prepare(inner.process_bind_param(value, dialect))
+    def before(value: Any) -> Any:
+        return inner.process_bind_param(value, dialect)
 
     def after(value: Any) -> Any:
         return inner.process_result_value(value, dialect)
@@ -189,12 +212,14 @@ def _decorated(inner: sqltypes.TypeDecorator[Any], dialect: Dialect) -> Codec:
     def restore(value: Any) -> Any:
         return after(value if below.restore is None else below.restore(value))
 
+    # SQLAlchemy calls what a decorator overrides alone: the rest raises
+    binds, reads = _overrides(inner, "process_bind_param"), _overrides(inner, "process_result_value")
     return Codec(
-        prepare if _overrides(inner, "process_bind_param") else below.prepare,
-        restore if _overrides(inner, "process_result_value") else below.restore,
+        (lambda value: below.prepare(before(value))) if binds else below.prepare,
+        restore if reads else below.restore,
         below.kind,
-        lambda stored: after(below.read_plain(stored)),
-        lambda value: below.write_plain(inner.process_bind_param(value, dialect)),
+        (lambda stored: after(below.read_plain(stored))) if reads else below.read_plain,
+        (lambda value: below.write_plain(before(value))) if binds else below.write_plain,
     )
 
 
@@ -259,7 +284,7 @@ def _array(inner: sqltypes.ARRAY[Any], dialect: Dialect | None) -> Codec:
     )
 
 
-def _numeric(inner: sqltypes.Numeric[Any]) -> Codec:
+def _numeric(inner: sqltypes.Numeric[Any] | sqltypes.Float[Any]) -> Codec:
     if inner.asdecimal:
         return _simple(_decimal, Kind.DECIMAL, lambda stored: Decimal(str(stored)))
     return _simple(_float, Kind.FLOAT, float)

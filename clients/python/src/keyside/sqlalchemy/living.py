@@ -97,7 +97,7 @@ def decrypt_column(
     """
     check_decrypt(column, into)
     type_ = _encrypted(column)
-    write = codec_of(type_.inner, bind.dialect).write_plain
+    write = codec_of(type_.inner, bind.dialect).plain_of(type_.field(bind.dialect).storage)
     if into is not None:
         write = into.type.dialect_impl(bind.dialect).bind_processor(bind.dialect) or (lambda value: value)
     job: Job = Decrypt(type_.field(bind.dialect), write, into.name if into is not None else None)

@@ -26,6 +26,7 @@ class SearchPlaceholder(Placeholder):
 
 
 class PlainPlaceholder(Placeholder):
-    """A value that is compared with rows that were not encrypted yet, `sealed` from the beginning."""
+    """A value that is written, or compared with rows that were written, before the column is encrypted: `sealed` from
+    the beginning, or the error that it does not fit."""
 
     __slots__ = ()

@@ -29,9 +29,10 @@ from keyside.fields import (
     open_one,
     stage_of,
 )
+from keyside.fields.declaration import UNFIT
 from keyside.sqlalchemy.codecs import codec_of
 from keyside.sqlalchemy.declaring import check_bindings, check_constraint, check_options
-from keyside.sqlalchemy.placeholders import WRONG_TYPE, NotInstalledPlaceholder, SearchPlaceholder
+from keyside.sqlalchemy.placeholders import WRONG_TYPE, NotInstalledPlaceholder, PlainPlaceholder, SearchPlaceholder
 from keyside.sqlalchemy.registry import installation_of
 from keyside.sqlalchemy.search import EncryptedComparator, IndexComparator
 
@@ -122,6 +123,7 @@ class Encrypted(sqltypes.TypeDecorator[Any]):
                 raise NotInstalled("an Encrypted type works as the type of a table's column only; see docs/orm")
             check_bindings(self.column)
             codec = codec_of(self.inner, dialect)
+            storage: Literal["bytes", "text"] = "text" if self.stored_as_text else "bytes"
             found = self._fields[dialect] = Field(
                 self.column.table.name,
                 self.column.name,
@@ -131,23 +133,40 @@ class Encrypted(sqltypes.TypeDecorator[Any]):
                 bind=self.bind,
                 on_error=self.on_error,
                 stage=self.migrating,
-                storage="text" if self.stored_as_text else "bytes",
+                storage=storage,
                 to_bytes=codec.to_bytes(),
                 from_bytes=codec.from_bytes(),
                 from_column=codec.from_column(),
-                from_plaintext=codec.read_plain,
+                from_plaintext=codec.of_plain(storage),
             )
         return found
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
         field = self.field(dialect)
-        if field.stage is Stage.PLAIN:
-            write_plain = codec_of(self.inner, dialect).write_plain
-            return lambda value: None if value is None else field.as_plaintext(write_plain(value))
         kind = NotInstalledPlaceholder if installation_of(dialect) is None else Placeholder
 
         def process(value: Any) -> Any:
             return None if value is None else kind(field, value)
+
+        return self._plain_processor(field, dialect) if field.stage is Stage.PLAIN else process
+
+    def _plain_processor(self, field: Field, dialect: Dialect) -> Callable[[Any], Any]:
+        """What is written as plaintext is masked all the same where a statement is logged."""
+        write_plain = codec_of(self.inner, dialect).plain_of(field.storage)
+        kind = NotInstalledPlaceholder if installation_of(dialect) is None else PlainPlaceholder
+
+        def process(value: Any) -> Any:
+            if value is None:
+                return None
+            placeholder = kind(field, value)
+            try:
+                placeholder.sealed = field.as_plaintext(write_plain(value))
+            except FieldUnwritable as error:
+                placeholder.sealed = error
+            except UNFIT:
+                message = f"a value of type {type(value).__name__} does not fit the column's type"
+                placeholder.sealed = FieldUnwritable(message, field.table, field.column)
+            return placeholder
 
         return process
 

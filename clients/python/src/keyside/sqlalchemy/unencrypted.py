@@ -38,8 +38,8 @@ class PlainSearched(sqltypes.TypeDecorator[Any]):
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
         field = self.encrypted.field(dialect)
-        write_plain = codec_of(self.encrypted.inner, dialect).write_plain
-        normal = _NORMAL.get(self.normalize)
+        write_plain = codec_of(self.encrypted.inner, dialect).plain_of(field.storage)
+        normal = _NORMAL.get(self.normalize) if field.storage == "text" else None
         kind = NotInstalledPlaceholder if installation_of(dialect) is None else PlainPlaceholder
 
         def process(value: Any) -> Any:
@@ -76,9 +76,9 @@ def with_plaintext(
     normalize = index.type.normalize.name  # type: ignore[attr-defined]  # an index column
     type_ = PlainSearched(encrypted, normalize)
     plain: ColumnElement[Any] = StoredPlaintext(column, type_)
-    if normalize in _NORMAL:
+    if encrypted.stored_as_text and normalize in _NORMAL:
         plain = func.trim(plain, type_=type_)
-    if normalize == "casefold":
+    if encrypted.stored_as_text and normalize == "casefold":
         plain = func.lower(plain, type_=type_)
     still_plain = plain.operate(op, typed(value, type_, f"{type_.encrypted.context}_plain"))
     return or_(and_(index.is_not(None), found), and_(index.is_(None), still_plain))

@@ -14,7 +14,7 @@ from sqlalchemy import Column, Insert, Table, Update
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClauseList
 
-from keyside.fields import BindingMissing, Field, NotSearchable, Placeholder, Send, seal
+from keyside.fields import BindingMissing, Field, FieldError, NotSearchable, Placeholder, Send, seal
 from keyside.sqlalchemy.placeholders import SearchPlaceholder
 from keyside.sqlalchemy.types import Encrypted
 
@@ -62,7 +62,7 @@ def _stored(placeholder: Placeholder, binary: Any) -> Any:
         return binary(sealed)
     if type(sealed) is str:
         return sealed
-    if isinstance(sealed, NotSearchable):
+    if isinstance(sealed, FieldError):
         raise sealed
     if sealed is None and isinstance(placeholder, SearchPlaceholder):
         _raise_no_index(placeholder.place)
