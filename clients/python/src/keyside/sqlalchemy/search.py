@@ -107,7 +107,7 @@ class EncryptedComparator(sqltypes.TypeDecorator.Comparator[Any]):
         """The first blind index of whole values beside this column, of the same row."""
         type_: Encrypted = self.expr.type  # type: ignore[assignment]  # this is its comparator
         own = type_.column
-        declared = [] if own is None else [index for index in own.table.c if _indexes(index, own)]
+        declared: list[Any] = [] if own is None else [index for index in own.table.c if _indexes(index, own)]
         # in a union, other columns may stand beneath the first one's
         if own is not None and is_of_row(self.expr, own, self.expr):
             for index in declared:
@@ -117,7 +117,7 @@ class EncryptedComparator(sqltypes.TypeDecorator.Comparator[Any]):
             refuse(self.expr, "equality", "it is no column of a table any more; " + ADVICE["expression"])
         refuse(self.expr, "equality", self._without_index(own, declared))
 
-    def _without_index(self, own: Column[Any] | None, declared: list[Column[Any]]) -> str:
+    def _without_index(self, own: Column[Any] | None, declared: list[Any]) -> str:
         """What to do about it."""
         whole = [index.key for index in declared if index.type.normalize.whole]
         if whole:
