@@ -246,6 +246,9 @@ class Decrypt:
         stored = [page.stored[own][row] for row in rows]
         (values,) = open_chunk([_of(page, rows, self.field, stored)], send)
         plain = [None if value is None else self.write_plain(value) for value in values]
+        if self.into is None:
+            # a column that holds both would read it as ciphertext
+            plain = list(map(self.field.as_plaintext, plain))
         before = {own: stored} | ({self.into: [None] * len(rows)} if self.into is not None else {})
         return [_effective(Changes(_some(page.keys, rows), before, {self.into or own: plain}))]
 
