@@ -13,6 +13,7 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
 from tests.orm.servers import mariadb, postgresql
+from tests.orm.sqlalchemy import accounts
 from tests.orm.sqlalchemy.models import Base, Clinic, patient
 
 ROWS = 40
@@ -61,6 +62,21 @@ def sqlite(client: Client) -> Iterator[Engine]:
     yield engine
     uninstall(engine)
     engine.dispose()
+
+
+@pytest.fixture
+def books(engine: Engine) -> Engine:
+    """Empty tables of accounts, in every database."""
+    accounts.Base.metadata.drop_all(engine)
+    accounts.Base.metadata.create_all(engine)
+    return engine
+
+
+@pytest.fixture
+def book(sqlite: Engine) -> Engine:
+    """Empty tables of accounts, for what does not depend on the database."""
+    accounts.Base.metadata.create_all(sqlite)
+    return sqlite
 
 
 def fill(session: Session, rows: int = ROWS, clinics: int = 3) -> None:

@@ -19,7 +19,6 @@ from sqlalchemy import (
     Table,
     and_,
     asc,
-    bindparam,
     case,
     cast,
     delete,
@@ -155,7 +154,6 @@ EXECUTED: list[tuple[Any, str]] = [
     (lambda: update(Patient).values(born=EMAIL), "expression cannot be encrypted"),
     (lambda: update(Patient).values(email=func.lower("A")), "expression cannot be encrypted"),
     (lambda: insert(Patient).from_select(["email"], select(EMAIL)), "insert the rows from Python"),
-    (lambda: update(Patient).values(email=bindparam("x")), "name the parameter after the column"),
 ]
 
 

@@ -1,154 +1,227 @@
-"""Blind indexes follow their columns: whatever statement writes an encrypted column writes its indexes as well."""
+"""Blind indexes follow their columns: whatever statement writes an encrypted column writes its indexes as well.
+
+Before a statement is compiled, so that it is compiled and cached with all that it writes. `checking` then looks at what
+was compiled.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
-from sqlalchemy import Table, Update, bindparam
-from sqlalchemy.sql.elements import BindParameter
-from sqlalchemy.util import immutabledict
+from sqlalchemy import Column, Insert, bindparam, null
+from sqlalchemy.sql.elements import BindParameter, Null
 
-from keyside.fields import BindingMissing, NotSearchable
-from keyside.sqlalchemy.assigned import (
-    by_key,
-    key_of,
-    proposed,
-    upsert_pairs,
-    upsert_place,
-    with_typed_values,
-    with_upsert_pairs,
+from keyside.fields import NotSearchable
+from keyside.sqlalchemy.assignments import (
+    assigned,
+    assigned_rows,
+    column_of,
+    concerns,
+    excluded,
+    indexes_of,
+    is_target,
+    of_table,
+    reassigned,
+    tables_of,
+    typed,
+    upsert_of,
+    upserted,
 )
-from keyside.sqlalchemy.types import BlindIndex, encrypted_columns, index_columns
-from keyside.sqlalchemy.writing import changed_bindings
+from keyside.sqlalchemy.flushing import with_known_partitions
+from keyside.sqlalchemy.types import BlindIndex, Encrypted
 
 Rows = list[dict[str, Any]]
+
+
+class Following:
+    """In place of an index whose value is known only when the statement is executed: that of its column there."""
+
+    def __repr__(self) -> str:
+        return "<of its column>"
+
+
+FOLLOWING: Final = Following()
 
 
 def with_indexes(statement: Any, rows: Rows) -> tuple[Any, Rows]:
     """An INSERT or UPDATE and its parameters with the indexes of the columns that it writes.
 
-    Raises NotSearchable for an SQL expression that is written to an encrypted column, and BindingMissing for an UPDATE
-    that would leave a ciphertext bound to a key or partition that the row no longer has.
+    Every value gets the type of the column that it is written to. Raises NotSearchable for an SQL expression that is
+    written to an encrypted column, and for an index that is written without its column.
     """
-    table = statement.table
-    if not isinstance(table, Table) or not encrypted_columns(table):
+    if not concerns(statement):
         return statement, rows
-    statement = with_typed_values(statement, table)
-    statement, rows = _index_parameters(statement, rows, table)
-    if isinstance(statement, Update):
-        _check_bindings(statement, rows, table)
-    return _index_upsert(_index_values(statement, table), table), rows
+    if statement._multi_values:
+        return _with_upsert(_with_several(statement)), rows
+    rows = with_known_partitions(statement, rows)
+    pairs, rows = _with_values(statement, rows)
+    before = assigned(statement)
+    if len(before) != len(pairs) or any(was[1] is not now[1] for was, now in zip(before, pairs, strict=True)):
+        statement = reassigned(statement, pairs)
+    return _with_upsert(statement), rows
 
 
-def _names(table: Table) -> dict[str, list[str]]:
-    """Encrypted columns and their indexes, by key."""
-    names: dict[str, list[str]] = {}
-    for column in index_columns(table):
-        assert isinstance(column.type, BlindIndex)
-        names.setdefault(column.type.source, []).append(column.key)
-    return names
+def _with_values(statement: Any, rows: Rows) -> tuple[list[tuple[Any, Any]], Rows]:
+    """Assignments and parameters of a statement that writes one row, or one row for each of its parameters."""
+    in_rows = {name for name in rows[0] if name in statement.table.c} if rows else set()
+    pairs: list[tuple[Any, Any]] = []
+    indexes: list[tuple[Column[Any], Any]] = []
+    for name, value in assigned(statement):
+        column = column_of(statement, name)
+        if column is None or not is_target(column):
+            pairs.append((name, value))
+        elif isinstance(column.type, Encrypted):
+            pairs.append((name, typed(value, column)))
+        else:
+            indexes.append((column, value))
+    for table in tables_of(statement):
+        own = table == statement.table
+        written = of_table(statement, table, pairs)
+        followed: dict[str, list[str]] = {}
+        for source, of_source in indexes_of(table).items():
+            if own and source in in_rows:
+                # parameters named after the column, as the ORM and executemany give them, go before values()
+                followed[source] = of_source
+            elif source in written:
+                pairs += [(table.c[key], _of(written[source], table.c[key])) for key in of_source]
+                rows = _without(rows, of_source) if own else rows
+            elif own and _has_default(table.c[source], statement) and getattr(statement, "select", None) is None:
+                pairs += [(table.c[key], bindparam(None, FOLLOWING, type_=table.c[key].type)) for key in of_source]
+                rows = _without(rows, of_source)
+            else:
+                given = [(index, value) for index, value in indexes if index.table == table and index.key in of_source]
+                for index, value in given:
+                    _refuse_alone(index, [value], statement)
+                for key in of_source if own and rows else ():
+                    if key in rows[0]:
+                        _refuse_alone(table.c[key], [row.get(key) for row in rows], statement)
+                pairs += given
+        if followed:
+            rows = [_followed(row, followed) for row in rows]
+    return pairs, rows
 
 
-def _index_parameters(statement: Any, rows: Rows, table: Table) -> tuple[Any, Rows]:
-    """Parameters that are named after columns, as the ORM and executemany give them."""
-    names = {source: indexes for source, indexes in _names(table).items() if rows and source in rows[0]}
-    # a parameter of that name may belong to a bindparam() of the statement instead
-    if not names or set(names) & {key_of(column) for column in _single_values(statement)}:
-        return statement, rows
-    return statement, [_row_with_indexes(row, names) for row in rows]
-
-
-def _row_with_indexes(row: dict[str, Any], names: Mapping[str, list[str]]) -> dict[str, Any]:
+def _followed(row: dict[str, Any], followed: Mapping[str, list[str]]) -> dict[str, Any]:
     row = dict(row)
-    for source, indexes in names.items():
+    for source, indexes in followed.items():
+        value = row.get(source)
         for index in indexes:
-            # the ORM fills columns that an object says nothing of with None
-            if row.get(index) is None:
-                row[index] = row.get(source)
+            row[index] = value
     return row
 
 
-def _single_values(statement: Any) -> dict[Any, Any]:
-    """What `.values(…)` set, however it was said."""
-    ordered = getattr(statement, "_ordered_values", None) or ()
-    return dict(statement._values or {}) | dict(ordered)
+def _without(rows: Rows, names: Iterable[str]) -> Rows:
+    if not rows or not any(name in rows[0] for name in names):
+        return rows
+    return [{name: value for name, value in row.items() if name not in names} for row in rows]
 
 
-def _index_values(statement: Any, table: Table) -> Any:
-    names = _names(table)
-    if not names:
-        return statement
-    several = getattr(statement, "_multi_values", None)
-    if several:
-        statement = statement._generate()
-        statement._multi_values = tuple([[_indexed_row(row, table, names) for row in group] for group in several])
-        return statement
-    values = _single_values(statement)
-    written = {key_of(column): value for column, value in values.items()}
-    added = {}
-    for source, indexes in names.items():
-        if source in written:
-            for index in indexes:
-                if written.get(index) is None:
-                    added[table.c[index]] = _same_value(written[source], table.c[index])
-    if not added:
-        return statement
-    statement = statement._generate()
-    if getattr(statement, "_ordered_values", None):
-        statement._ordered_values = [*statement._ordered_values, *added.items()]
-    else:
-        statement._values = immutabledict({**statement._values, **added})
-    return statement
-
-
-def _indexed_row(row: Any, table: Table, names: Mapping[str, list[str]]) -> dict[str, Any]:
-    row = by_key(row, table)
-    present = {source: indexes for source, indexes in names.items() if source in row}
-    indexed = _row_with_indexes(row, present)
-    for index in (index for indexes in present.values() for index in indexes):
-        indexed[index] = _same_value(indexed[index], table.c[index])
-    return indexed
-
-
-def _same_value(value: Any, index: Any) -> Any:
+def _of(value: Any, index: Column[Any]) -> Any:
+    """What an index is set to beside this value of its column."""
+    if isinstance(value, Null):
+        return null()
     if isinstance(value, BindParameter):
-        if value.required or value.callable is not None:
-            raise NotSearchable(
-                f"bindparam({value.key!r}) is written to a column with a blind index; name the parameter after the "
-                "column in executemany, or give the value to values()",
-                index.table.name,
-                index.name,
-            )
-        return bindparam(None, value.value, type_=index.type)
+        # a parameter with a name of its own may be given anew with every execution
+        return bindparam(None, value.value if value.unique else FOLLOWING, type_=index.type)
     return value
 
 
-def _check_bindings(statement: Any, rows: Rows, table: Table) -> None:
-    written = {key_of(name) for name in _single_values(statement)}
-    if rows:
-        written |= {name for name in rows[0] if name in table.c}
-    for column in changed_bindings(table, written):
-        message = "its row key or partition is changed by an UPDATE that does not write it; set its value as well"
-        raise BindingMissing(message, table.name, column.name)
+def _has_default(column: Column[Any], statement: Any) -> bool:
+    """Whether Python computes a value for a column that the statement does not name."""
+    default: Any = column.default if isinstance(statement, Insert) else column.onupdate
+    return default is not None and (default.is_callable or default.is_scalar)
 
 
-def _index_upsert(statement: Any, table: Table) -> Any:
-    place = upsert_place(statement)
-    if place is None:
+def _refuse_alone(index: Column[Any], values: Iterable[Any], statement: Any) -> None:
+    """Raise NotSearchable for values of an index whose column the statement does not write."""
+    # the ORM fills columns that an object says nothing of with None
+    if not all(isinstance(statement, Insert) and _is_null(value) for value in values):
+        assert isinstance(index.type, BlindIndex)
+        message = f"an index follows its column and is not written alone; write {index.type.source!r}, and leave it out"
+        raise NotSearchable(message, index.table.name, index.name)
+
+
+def _is_null(value: Any) -> bool:
+    if isinstance(value, BindParameter):
+        return value.value is None and not value.required and value.callable is None
+    return value is None or isinstance(value, Null)
+
+
+def _with_several(statement: Any) -> Any:
+    """`.values([…, …])`, whose rows SQLAlchemy takes as they are."""
+    table = statement.table
+    indexes = indexes_of(table)
+    several = []
+    for number, row in enumerate(assigned_rows(statement)):
+        values: dict[Any, Any] = {}
+        for name, value in row.items():
+            column = column_of(statement, name)
+            if column is None:
+                values[name] = value
+            elif not isinstance(column.type, BlindIndex):
+                values[column.key] = typed(value, column, f"_m{number}") if is_target(column) else value
+            elif column.type.source not in _keys(statement, row):
+                _refuse_alone(column, [value], statement)
+        for source, of_source in indexes.items():
+            for key in of_source:
+                if source in values:
+                    values[key] = _of(values[source], table.c[key])
+                elif _has_default(table.c[source], statement):
+                    values[key] = bindparam(None, FOLLOWING, type_=table.c[key].type)
+        several.append(values)
+    statement = statement._generate()
+    statement._multi_values = (several,)
+    return statement
+
+
+def _keys(statement: Any, names: Iterable[Any]) -> set[str]:
+    return {column.key for name in names if (column := column_of(statement, name)) is not None}
+
+
+def _with_upsert(statement: Any) -> Any:
+    found = upsert_of(statement)
+    if found is None or found[0] is not statement._post_values_clause:
         return statement
-    pairs = upsert_pairs(*place)
-    written = {key_of(name): value for name, value in pairs}
-    added = [
-        (index, _upsert_value(written[source], table.c[source], table.c[index], statement))
-        for source, indexes in _names(table).items()
-        for index in indexes
-        if source in written and index not in written
-    ]
-    return with_upsert_pairs(statement, *place, [*pairs, *added]) if added else statement
+    clause, place = found
+    table = statement.table
+    listed: list[tuple[Any, Any]] = []
+    written: dict[str, Any] = {}
+    indexes: list[tuple[Column[Any], Any]] = []
+    for name, value in upserted(statement):
+        column = column_of(statement, name)
+        if column is None or not is_target(column):
+            listed.append((name, value))
+        elif isinstance(column.type, Encrypted):
+            written[column.key] = _of_upsert(value, column)
+            listed.append((column.key, written[column.key]))
+        else:
+            indexes.append((column, value))
+    for column, _ in indexes:
+        if column.type.source not in written:  # type: ignore[attr-defined]  # a BlindIndex
+            _refuse_alone(column, [FOLLOWING], statement)
+    for source, of_source in indexes_of(table).items():
+        for key in of_source:
+            if source in written:
+                name = excluded(written[source])
+                value = written[source] if name is None else getattr(statement, written[source].table.name)[key]
+                listed.append((key, value if name else _of(value, table.c[key])))
+    renewed = clause._clone()
+    # a mapping or pairs, as it was
+    setattr(renewed, place, type(getattr(clause, place))(listed))
+    if getattr(renewed, "_parameter_ordering", None):
+        renewed._parameter_ordering = [getattr(name, "key", name) for name, _ in listed]
+    statement = statement._generate()
+    statement._post_values_clause = renewed
+    return statement
 
 
-def _upsert_value(value: Any, source: Any, index: Any, statement: Any) -> Any:
-    if proposed(value, source):
-        return getattr(statement, value.table.name)[index.key]
-    return bindparam(None, getattr(value, "value", value), type_=index.type)
+def _of_upsert(value: Any, column: Column[Any]) -> Any:
+    if excluded(value) == column.key:
+        return value
+    try:
+        value = typed(value, column)
+    except NotSearchable:
+        message = "an upsert may set it to a value or to excluded (MySQL: inserted), no other expression"
+        raise NotSearchable(message, column.table.name, column.name) from None
+    return value if isinstance(value, BindParameter | Null) else bindparam(None, value, type_=column.type)

@@ -8,7 +8,7 @@ from weakref import ref
 
 from sqlalchemy import Engine, Insert, Select, Update, event, exc
 from sqlalchemy.engine import CursorResult
-from sqlalchemy.orm import ORMExecuteState, Session, attributes, object_mapper
+from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.util import await_only
 
 import keyside.fields
@@ -17,12 +17,15 @@ from keyside.batches import Job
 from keyside.client import Client
 from keyside.fields import BatchingOff, FieldUnavailable, Replies, Send, Unbatched, note_round_trip
 from keyside.fields.formats import BINARY, has_formats, same_in_both
+from keyside.sqlalchemy.assignments import resolve
+from keyside.sqlalchemy.facts import statement_facts
+from keyside.sqlalchemy.flushing import known_columns, unknown_bindings
 from keyside.sqlalchemy.indexing import with_indexes
 from keyside.sqlalchemy.inspection import check_searchable
 from keyside.sqlalchemy.reading import close_when_broken_off, known_row, opening_of
 from keyside.sqlalchemy.registry import Installation, forget, installation_of, register
 from keyside.sqlalchemy.selfcheck import what_changed
-from keyside.sqlalchemy.types import Encrypted, early, encrypted_columns, index_columns
+from keyside.sqlalchemy.types import early, encrypted_columns
 from keyside.sqlalchemy.widening import companions
 from keyside.sqlalchemy.writing import holds_placeholders, substituted
 
@@ -93,7 +96,9 @@ def _listen(engine: Engine, installation: Installation, asynchronous: bool) -> N
     def before_execute(
         connection: Any, statement: Any, multiparams: Any, params: Any, execution_options: Any
     ) -> tuple[Any, Any, Any]:
-        if isinstance(statement, Insert | Update):
+        written = resolve(statement)
+        if isinstance(written, Insert | Update):
+            statement = written
             rows = list(multiparams) if multiparams else [params] if params else []
             statement, changed = with_indexes(statement, rows)
             if changed is not rows:
@@ -108,6 +113,7 @@ def _listen(engine: Engine, installation: Installation, asynchronous: bool) -> N
     ) -> None:
         # parameters are logged next
         check_searchable(context.compiled)
+        statement_facts(context.compiled)
 
     def do_execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool | None:
         early.set(bool(getattr(context, "_is_implicit_returning", False)) and installation.batching)
@@ -224,47 +230,16 @@ def _widen(state: ORMExecuteState) -> Any:
 
 
 def _load_known_row(state: ORMExecuteState) -> Any:
-    """A deferred or expired column is loaded without what it is bound to, which the object knows."""
+    """A deferred or expired column is loaded without what it is bound to, which the object mostly knows."""
     loading: Any = getattr(state.load_options, "_refresh_state", None)
     if loading is None or not any(encrypted_columns(table) for table in loading.mapper.tables):
         return None
-    mapper = loading.mapper
-    columns = {
-        attribute.columns[0].key: loading.dict[attribute.key]
-        for attribute in mapper.column_attrs
-        if attribute.key in loading.dict
-    }
-    columns |= dict(zip([column.key for column in mapper.primary_key], loading.identity or (), strict=False))
+    columns = known_columns(loading)
+    statement: Any = state.statement
+    added = unknown_bindings(loading)
     token = known_row.set(columns)
     try:
-        return state.invoke_statement()
+        result: Any = state.invoke_statement(statement.add_columns(*added) if added else None)
+        return result.columns(0) if added else result
     finally:
         known_row.reset(token)
-
-
-@event.listens_for(Session, "before_flush")
-def _write_whole_bindings(session: Session, context: Any, instances: Any) -> None:
-    """An UPDATE of a bound column names its row key and partition, and one of those writes the bound column anew."""
-    for instance in session.dirty:
-        mapper = object_mapper(instance)
-        for column in (column for table in mapper.tables for column in encrypted_columns(table)):
-            type_ = column.type
-            assert isinstance(type_, Encrypted)
-            names = [*type_.bind, *([type_.partition] if isinstance(type_.partition, str) else [])]
-            keys = [mapper.get_property_by_column(column.table.c[name]).key for name in names if name in column.table.c]
-            own = mapper.get_property_by_column(column).key
-            if keys and any(attributes.get_history(instance, key).has_changes() for key in (own, *keys)):
-                for key in (own, *keys):
-                    getattr(instance, key)  # loaded, so that there is a value to write
-                    attributes.flag_modified(instance, key)
-
-
-@event.listens_for(Session, "after_flush")
-def _forget_indexes(session: Session, context: Any) -> None:
-    """The database has indexes that the objects do not know of."""
-    for instance in (*session.new, *session.dirty):
-        mapper = object_mapper(instance)
-        keys = [mapper.get_property_by_column(column).key for table in mapper.tables for column in index_columns(table)]
-        stale = [key for key in keys if key in attributes.instance_dict(instance)]
-        if stale:
-            session.expire(instance, stale)

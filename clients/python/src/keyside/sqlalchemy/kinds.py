@@ -1,0 +1,138 @@
+"""Row keys and partitions as reading the row will give them: "7" for an integer key would encrypt for another row."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, Final, TypeAlias
+from uuid import UUID
+
+from sqlalchemy import Column, TypeDecorator
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeEngine
+
+from keyside.fields import BindingMissing
+
+Convert: TypeAlias = "Callable[[Any], Any]"
+
+
+def as_read(column: Column[Any], dialect: Dialect) -> Convert:
+    """What turns a value for the column into what the column gives back. Raises BindingMissing where it cannot."""
+    convert = _conversion(column.type, dialect)
+
+    def process(value: Any) -> Any:
+        if value is None:
+            return None
+        try:
+            return convert(value)
+        except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError):
+            # not chained: messages of these errors quote the value
+            message = (
+                f"ciphertexts are bound to {column.key}, which gives back another kind of value than "
+                f"{type(value).__name__}, so that the row would not open; give the kind that it gives back"
+            )
+            raise BindingMissing(message, column.table.name, column.name) from None
+
+    return process
+
+
+def _conversion(type_: TypeEngine[Any], dialect: Dialect) -> Convert:
+    if isinstance(type_, TypeDecorator):
+        return _decorated(type_, dialect)
+    try:
+        kind = type_.python_type
+    except NotImplementedError:
+        return _as_it_is
+    convert = _CONVERSIONS.get(kind, _Same(kind))
+    return lambda value: value if type(value) is kind else convert(value)
+
+
+def _decorated(type_: TypeDecorator[Any], dialect: Dialect) -> Convert:
+    """The way of a value through an application's own type, there and back."""
+    own = type(type_)
+    if own.bind_processor is not TypeDecorator.bind_processor:
+        return _as_it_is
+    inner = _conversion(type_.load_dialect_impl(dialect), dialect)
+    given = own.process_bind_param is not TypeDecorator.process_bind_param
+    taken = own.process_result_value is not TypeDecorator.process_result_value
+
+    def convert(value: Any) -> Any:
+        value = inner(type_.process_bind_param(value, dialect) if given else value)
+        return type_.process_result_value(value, dialect) if taken else value
+
+    return convert
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+class _Same:
+    """For kinds that nothing else is taken for."""
+
+    def __init__(self, kind: type[Any]) -> None:
+        self._kind = kind
+
+    def __call__(self, value: Any) -> Any:
+        if isinstance(value, self._kind) and not isinstance(value, enum.Enum):
+            return value
+        if issubclass(self._kind, enum.Enum) and isinstance(value, str):
+            return self._kind[value]
+        raise TypeError
+
+
+def _integer(value: Any) -> int:
+    if isinstance(value, str):
+        same = not isinstance(value, enum.Enum) and str(int(value)) == value
+    else:
+        same = isinstance(value, int | float | Decimal) and int(value) == value
+    if not same:
+        raise TypeError
+    return int(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or isinstance(value, enum.Enum):
+        raise TypeError
+    return str(value)
+
+
+def _decimal(value: Any) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        raise TypeError
+    return Decimal(value)
+
+
+def _float(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError
+    return float(value)
+
+
+def _uuid(value: Any) -> UUID:
+    return value if isinstance(value, UUID) else UUID(value)
+
+
+def _date(value: Any) -> date:
+    if not isinstance(value, date) or isinstance(value, datetime):
+        raise TypeError
+    return value
+
+
+def _bytes(value: Any) -> bytes:
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise TypeError
+    return bytes(value)
+
+
+_CONVERSIONS: Final[dict[type, Convert]] = {
+    int: _integer,
+    str: _text,
+    Decimal: _decimal,
+    float: _float,
+    UUID: _uuid,
+    date: _date,
+    bytes: _bytes,
+}

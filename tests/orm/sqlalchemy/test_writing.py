@@ -1,0 +1,352 @@
+"""Whatever an application writes to an encrypted column, and however: plaintext is never stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from keyside.fields import NotSearchable
+from keyside.sqlalchemy import BlindIndex, Encrypted
+from keyside.testing import assert_round_trips
+from sqlalchemy import (
+    Column,
+    Engine,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    alias,
+    bindparam,
+    func,
+    insert,
+    lambda_stmt,
+    literal,
+    null,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.mysql import insert as mysql_insert
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.orm import Session
+
+from tests.orm.sqlalchemy.accounts import SECRET, Account, Invoice, shows_nothing, stored
+
+TABLE: Any = Account.__table__
+ALIAS: Any = alias(TABLE, "aliased")
+INVOICES: Any = Invoice.__table__
+UPPER = func.upper(SECRET)
+
+
+def upsert(engine: Engine, values: Any) -> Any:
+    kinds = {"postgresql": postgresql_insert, "sqlite": sqlite_insert}
+    return kinds.get(engine.dialect.name, mysql_insert)(TABLE).values(values)
+
+
+def on_conflict(statement: Any, set_: Any, target: str = "id") -> Any:
+    if hasattr(statement, "on_duplicate_key_update"):
+        return statement.on_duplicate_key_update(set_)
+    return statement.on_conflict_do_update(index_elements=[target], set_=set_)
+
+
+def excluded(statement: Any) -> Any:
+    return statement.inserted if hasattr(statement, "inserted") else statement.excluded
+
+
+LITERALS: list[Callable[[Any], Any]] = [
+    lambda value: update(Account).values(note=value, mail=value),
+    lambda value: update(Account).values({Account.note: value, "mail": value}),
+    lambda value: update(TABLE).values(note=value, email=value),
+    lambda value: update(TABLE).ordered_values((TABLE.c.note, value), (TABLE.c.email, value)),
+    lambda value: update(TABLE).ordered_values(("email", value), ("note", value)),
+    lambda value: update(TABLE).values(note=value, email=value, email_index=b"of another row"),
+    lambda value: update(ALIAS).values(note=value, email=value),
+]
+
+
+@pytest.mark.parametrize("statement", LITERALS)
+@pytest.mark.parametrize("value", [SECRET, literal(SECRET), literal(SECRET, String), bindparam("e", SECRET)])
+def test_values_of_any_type_are_encrypted_by_an_update(books: Engine, statement: Any, value: Any) -> None:
+    with Session(books) as session:
+        session.add(Account(id=1))
+        session.commit()
+        with assert_round_trips(max=1):
+            session.execute(statement(value), execution_options={"synchronize_session": False})
+        session.commit()
+        found = session.execute(select(Account.note, Account.mail).where(Account.mail == SECRET)).all()
+    assert found == [(SECRET, SECRET)]
+    assert shows_nothing(books)
+
+
+@pytest.mark.parametrize("value", [SECRET, literal(SECRET), literal(SECRET, String), bindparam("e", SECRET)])
+def test_values_of_any_type_are_encrypted_by_an_insert(books: Engine, value: Any) -> None:
+    named = [bindparam("f", SECRET)] if isinstance(value, type(bindparam("e"))) and not value.unique else [value]
+    with Session(books) as session, assert_round_trips(max=4):
+        session.execute(insert(Account).values(id=1, note=value, mail=value, secret=value))
+        session.execute(insert(TABLE).values(id=2, note=value, email=value, secret=value))
+        rows = [{"id": 3, "note": SECRET, "email": SECRET, "secret": SECRET}]
+        rows += [{"id": 4 + n, "note": one, "email": one, "secret": one} for n, one in enumerate(named)]
+        session.execute(insert(TABLE).values(rows))
+        session.add(Account(id=5, note=value, mail=value, secret=value))
+        session.flush()
+        session.commit()
+    with Session(books) as session:
+        found = session.execute(select(Account.note, Account.mail, Account.secret).where(Account.mail == SECRET)).all()
+    assert found == [(SECRET, SECRET, SECRET)] * 5
+    assert shows_nothing(books)
+
+
+def test_parameters_with_names_of_their_own_are_encrypted(books: Engine) -> None:
+    statement = insert(TABLE).values(
+        id=bindparam("i"), note=bindparam("n", type_=String), email=bindparam("e"), secret=bindparam("n", type_=String)
+    )
+    change = update(TABLE).where(TABLE.c.id == bindparam("i")).values(email=bindparam("e", type_=String))
+    with books.begin() as connection:
+        with assert_round_trips(max=1):
+            connection.execute(statement, {"i": 1, "n": SECRET, "e": "a"})
+        with assert_round_trips(max=1):
+            connection.execute(statement, [{"i": 2, "n": SECRET, "e": "b"}, {"i": 3, "n": SECRET, "e": None}])
+        with assert_round_trips(max=1):
+            connection.execute(change, [{"i": 1, "e": SECRET}, {"i": 2, "e": "c"}])
+    with Session(books) as session:
+        assert session.execute(select(Account.id, Account.mail).order_by(Account.id)).all() == [
+            (1, SECRET),
+            (2, "c"),
+            (3, None),
+        ]
+        for value, key in ((SECRET, [1]), ("c", [2]), ("a", []), ("b", [])):
+            assert session.scalars(select(Account.id).where(Account.mail == value)).all() == key
+        assert set(session.scalars(select(Account.secret)).all()) == {SECRET}
+    assert stored(books)[2]["email_index"] is None
+    assert shows_nothing(books)
+
+
+def test_parameters_given_beside_values_go_first(book: Engine) -> None:
+    with book.begin() as connection:
+        connection.execute(insert(TABLE).values(id=1, email="a"), {"email": "b"})
+        assert connection.execute(select(TABLE.c.id).where(TABLE.c.email == "b")).all() == [(1,)]
+        assert connection.execute(select(TABLE.c.id).where(TABLE.c.email == "a")).all() == []
+
+
+def test_null_is_null(books: Engine) -> None:
+    with Session(books) as session:
+        session.execute(insert(Account).values(id=1, mail=null(), note=None, secret=literal(None)))
+        session.execute(insert(TABLE).values([{"id": 2, "email": null()}, {"id": 3, "email": None}]))
+        session.add(Account(id=4, mail=null(), mail_index=None))
+        session.commit()
+        session.execute(update(Account).values(mail="x"), execution_options={"synchronize_session": False})
+        session.execute(update(Account).values(mail=null()), execution_options={"synchronize_session": False})
+        session.commit()
+    assert [row["email"] for row in stored(books)] == [None] * 4
+    assert [row["email_index"] for row in stored(books)] == [None] * 4
+
+
+EXPRESSIONS: list[Callable[[], Any]] = [
+    lambda: update(TABLE).ordered_values((TABLE.c.note, UPPER)),
+    lambda: update(Account).values(note=Account.code),
+    lambda: update(Account).values(note=UPPER),
+    lambda: update(ALIAS).values(note=UPPER),
+    lambda: insert(Account).values(id=2, note=UPPER),
+    lambda: insert(TABLE).values([{"id": 2, "note": UPPER}, {"id": 3, "note": "x"}]),
+    lambda: insert(TABLE).values([{"id": 2, "note": "x"}, {"id": 3, "note": UPPER}]),
+    lambda: insert(TABLE).values([{TABLE.c.id: 2, TABLE.c.note: text("'x'")}]),
+    lambda: insert(TABLE).values(id=2, email_index=func.upper("x")),
+    lambda: insert(TABLE).values(id=2, note=select(TABLE.c.code).scalar_subquery()),
+    lambda: insert(TABLE).from_select(["id", "note"], select(TABLE.c.id, TABLE.c.code)),
+    lambda: insert(TABLE).from_select(["id", "email_index"], select(TABLE.c.id, TABLE.c.code)),
+]
+
+
+@pytest.mark.parametrize("statement", EXPRESSIONS)
+def test_expressions_are_refused(book: Engine, statement: Any) -> None:
+    with Session(book) as session, pytest.raises(NotSearchable) as caught:
+        session.execute(statement())
+    assert SECRET not in str(caught.value)
+    assert stored(book) == []
+
+
+def test_expressions_are_refused_without_parameters_too(book: Engine) -> None:
+    with book.begin() as connection, pytest.raises(NotSearchable, match=r"accounts\.note: an SQL expression"):
+        connection.execution_options(no_parameters=True).execute(insert(TABLE).values(id=text("2"), note=text("'x'")))
+    assert stored(book) == []
+
+
+def test_an_object_with_an_expression_is_refused(book: Engine) -> None:
+    with Session(book) as session:
+        session.add(Account(id=1, note=UPPER))
+        with pytest.raises(NotSearchable):
+            session.flush()
+
+
+def test_what_upserts_set(books: Engine) -> None:
+    start = {"id": 1, "code": SECRET, "note": "a", "email": "a"}
+    statement = upsert(books, start)
+    refused: list[Any] = [
+        {"note": UPPER},
+        {"note": excluded(statement).code},
+        {"note": TABLE.c.code},
+        {"email": excluded(statement).note},
+        {"email_index": excluded(statement).email_index},
+    ]
+    with books.begin() as connection:
+        connection.execute(statement)
+        for set_ in refused:
+            with pytest.raises(NotSearchable):
+                connection.execute(on_conflict(statement, set_))
+        for value in (literal("b"), literal("c", String), "d", bindparam("given", "e")):
+            set_ = {"note": value, "email": value}
+            with assert_round_trips(max=1):
+                connection.execute(on_conflict(statement, set_))
+        row = connection.execute(select(TABLE.c.note, TABLE.c.email).where(TABLE.c.email == "e")).one()
+        assert row == ("e", "e")
+        again = upsert(books, start | {"note": "f", "email": "f"})
+        connection.execute(on_conflict(again, {"note": excluded(again).note, TABLE.c.email: excluded(again).email}))
+        assert connection.scalars(select(TABLE.c.note).where(TABLE.c.email == "f")).all() == ["f"]
+    assert all(SECRET not in str(row["note"]) for row in stored(books))
+
+
+def test_a_name_that_is_no_key_does_not_pass_by(books: Engine) -> None:
+    table = Table(
+        "keyed",
+        MetaData(),
+        Column("id", Integer, primary_key=True, autoincrement=False),
+        Column("hidden", Encrypted(String(90), keyring="notes", storage="text"), key="shown"),
+        Column("hidden_index", BlindIndex("shown"), key="shown_index"),
+    )
+    table.drop(books, checkfirst=True)
+    table.create(books)
+    statement = {"postgresql": postgresql_insert, "sqlite": sqlite_insert}.get(books.dialect.name, mysql_insert)(table)
+    statement = statement.values(id=1, shown="a")
+    with books.begin() as connection:
+        connection.execute(statement)
+        for name in ("hidden", "shown"):
+            connection.execute(on_conflict(statement, {name: SECRET}))
+            assert connection.execute(select(table.c.id).where(table.c.shown == SECRET)).all() == [(1,)]
+    assert shows_nothing(books, "keyed")
+    table.drop(books)
+
+
+def test_several_tables_of_one_update(books: Engine) -> None:
+    if books.dialect.name != "mysql":
+        return
+    joined = update(INVOICES).where(Invoice.account_id == TABLE.c.id, TABLE.c.id == 1)
+    with Session(books) as session:
+        session.add(Account(id=1, mail="old", note="old", secret="old"))
+        session.flush()
+        session.add(Invoice(id=9, account_id=1))
+        session.commit()
+    with books.begin() as connection:
+        for column in (TABLE.c.note, TABLE.c.email):
+            with pytest.raises(NotSearchable):
+                connection.execute(joined.values({Invoice.state: "x", column: UPPER}))
+        values = {Invoice.state: "x", TABLE.c.note: literal(SECRET), TABLE.c.email: "new", TABLE.c.secret: "new"}
+        with assert_round_trips(max=1):
+            connection.execute(joined.values(values))
+        found = connection.execute(select(TABLE.c.note, TABLE.c.email, TABLE.c.secret).where(TABLE.c.email == "new"))
+        assert found.all() == [(SECRET, "new", "new")]
+    assert shows_nothing(books)
+
+
+def test_ctes_that_write(books: Engine) -> None:
+    if books.dialect.name != "postgresql":
+        return
+
+    def run(statement: Any) -> Any:
+        with books.begin() as connection:
+            cte = statement.returning(TABLE.c.id).cte("written")
+            return connection.scalars(select(cte.c.id)).all()
+
+    for values in ({"id": 1, "note": UPPER}, {"id": 1, "note": TABLE.c.code}, {"id": 1, "email": "a"}):
+        with pytest.raises(NotSearchable):
+            run(insert(TABLE).values(values))
+    with pytest.raises(NotSearchable):
+        run(insert(TABLE).values(id=1, email_index=b"alone"))
+    assert run(insert(TABLE).values(id=1, note="a", email="a", email_index="a", secret="a")) == [1]
+    assert run(insert(TABLE).values(id=2, email="b", email_index="something else")) == [2]
+    with pytest.raises(NotSearchable, match="literal"):
+        run(insert(TABLE).values(id=3, note=literal(SECRET)))
+    with pytest.raises(NotSearchable, match="another value"):
+        run(insert(TABLE).values(id=4, email="b", email_index=None))
+    assert run(update(TABLE).where(TABLE.c.id == 1).values(secret="c", email="c", email_index="c")) == [1]
+    with books.begin() as connection:
+        columns = TABLE.c.id, TABLE.c.secret
+        assert connection.execute(select(*columns).where(TABLE.c.email == "c")).all() == [(1, "c")]
+        assert connection.execute(select(*columns).where(TABLE.c.email == "b")).all() == [(2, None)]
+        assert connection.execute(select(*columns).where(TABLE.c.email == "a")).all() == []
+    assert shows_nothing(books)
+
+
+COMPUTED: list[dict[str, Any]] = [
+    {"default": func.lower(SECRET)},
+    {"server_default": SECRET},
+    {"onupdate": func.lower(SECRET)},
+]
+
+
+@pytest.mark.parametrize("options", COMPUTED)
+def test_what_the_database_would_compute(book: Engine, options: dict[str, Any]) -> None:
+    key: Any = Column("id", Integer, primary_key=True, autoincrement=False)
+    # refused where it is declared, or at the latest where it would be used
+    with pytest.raises((NotSearchable, ValueError, TypeError)), book.begin() as connection:  # noqa: PT012
+        column: Any = Column("value", Encrypted(String(), keyring="notes", storage="text"), **options)
+        table = Table("computed", MetaData(), key, Column("name", String()), column)
+        table.create(connection)
+        if "onupdate" in options:
+            connection.execute(insert(table).values(id=1, value="x"))
+            connection.execute(update(table).values(name="x"))
+        else:
+            connection.execute(insert(table).values(id=1))
+
+
+def test_text_with_a_column_type(book: Engine) -> None:
+    spoken = text("INSERT INTO accounts (id, email, email_index, secret) VALUES (:id, :e, :i, :s)")
+    types = {"e": TABLE.c.email.type, "i": TABLE.c.email_index.type, "s": TABLE.c.secret.type}
+    whole = spoken.bindparams(*[bindparam(name, type_=type_) for name, type_ in types.items()])
+    with book.begin() as connection:
+        connection.execute(whole, {"id": 1, "e": "a", "i": "anything", "s": "b"})
+        assert connection.execute(select(TABLE.c.email, TABLE.c.secret).where(TABLE.c.email == "a")).all() == [
+            ("a", "b")
+        ]
+        half = text("UPDATE accounts SET email = :e").bindparams(bindparam("e", type_=types["e"]))
+        with pytest.raises(NotSearchable, match="without its index"):
+            connection.execute(half, {"e": "b"})
+        returning = text("UPDATE accounts SET email = :e RETURNING id").bindparams(bindparam("e", type_=types["e"]))
+        with pytest.raises(NotSearchable, match="without its index"):
+            connection.execute(returning.columns(TABLE.c.id), {"e": "b"})
+
+
+def test_a_parameter_in_several_places(books: Engine) -> None:
+    with Session(books) as session:
+        session.add_all([Account(id=1, code=SECRET), Account(id=2, code="other")])
+        session.commit()
+    statement = update(TABLE).where(TABLE.c.code == bindparam("q")).values(note=bindparam("q"), email=bindparam("q"))
+    once = literal(SECRET, Account.__table__.c.secret.type)
+    with books.begin() as connection:
+        connection.execute(statement, {"q": SECRET})
+        connection.execute(insert(TABLE).values([{"id": 3, "secret": once}, {"id": 4, "secret": once}]))
+        named: Any = bindparam("twice", SECRET)
+        connection.execute(insert(TABLE).values([{"id": 5, "secret": named}, {"id": 6, "secret": named}]))
+        columns = TABLE.c.note, TABLE.c.email
+        assert connection.execute(select(*columns).where(TABLE.c.email == SECRET)).all() == [(SECRET, SECRET)]
+        assert connection.scalars(select(TABLE.c.secret).where(TABLE.c.id > 2)).all() == [SECRET] * 4
+        connection.execute(update(TABLE).values(code=None))
+    assert shows_nothing(books)
+
+
+def test_statements_that_lambdas_make(book: Engine) -> None:
+    def change(key: int, value: str) -> Any:
+        return lambda_stmt(lambda: update(TABLE).where(TABLE.c.id == key).values(email=value, note=value, secret=value))
+
+    with Session(book) as session:
+        session.add_all([Account(id=1), Account(id=2)])
+        session.commit()
+    with book.begin() as connection:
+        for key, value in ((1, "a"), (2, "b"), (1, "c")):
+            connection.execute(change(key, value))
+        for value, want in (("a", []), ("b", [(2, "b", "b")]), ("c", [(1, "c", "c")])):
+            columns = TABLE.c.id, TABLE.c.note, TABLE.c.secret
+            assert connection.execute(select(*columns).where(TABLE.c.email == value)).all() == want
+        connection.execute(lambda_stmt(lambda: update(TABLE).values(note=literal("tell-nobody"))))
+    assert shows_nothing(book)
