@@ -333,8 +333,8 @@ def test_conditions_that_cannot_be_answered_are_refused_and_not_sent(
         lambda: delete(Person).where(condition()).execution_options(synchronize_session=False),
         lambda: select(Pet.id).join(Person, condition()),
     ):
-        # SQLite's DELETE knows one table
-        with Session(engine) as session, pytest.raises((NotSearchable, NotImplementedError)) as caught:
+        # SQLite's DELETE knows one table, which SQLAlchemy says with a subclass of RuntimeError
+        with Session(engine) as session, pytest.raises((NotSearchable, RuntimeError)) as caught:
             session.execute(build())
         assert SECRET not in everything(caught.value)
     assert SECRET not in repr(sent).lower()

@@ -43,7 +43,7 @@ def _conversion(type_: TypeEngine[Any], dialect: Dialect) -> Convert:
         return _decorated(type_, dialect)
     try:
         kind = type_.python_type
-    except NotImplementedError:
+    except RuntimeError:  # what a type raises that names none (a subclass of it)
         return _as_it_is
     convert = _CONVERSIONS.get(kind, _Same(kind))
     return lambda value: value if type(value) is kind else convert(value)
