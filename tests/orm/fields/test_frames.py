@@ -16,13 +16,13 @@ from keyside.fields import (
     FieldUnreadable,
     FieldUnwritable,
     Placeholder,
+    Sender,
     Stored,
     Unsealed,
     open_chunk,
     renew,
     seal,
     seal_columns,
-    sender,
 )
 from keyside.testing import faults
 from keyside.testing.frames import Code
@@ -55,7 +55,7 @@ def failing(kind: type[FieldError], work: Callable[[], Any]) -> str:
 
 
 def sealed(client: Client) -> list[Any]:
-    (column,) = seal_columns([Unsealed(NOTE, [f"{SECRET} {n}" for n in range(9)])], sender(client))
+    (column,) = seal_columns([Unsealed(NOTE, [f"{SECRET} {n}" for n in range(9)])], Sender(client))
     return column
 
 
@@ -63,29 +63,29 @@ def test_one_bad_row_does_not_show_the_others(client: Client) -> None:
     stored = sealed(client)
     stored[4] = stored[4][:-1] + bytes([stored[4][-1] ^ 1])
     for work in (open_chunk, renew):
-        assert SECRET not in failing(FieldUnreadable, lambda: work([Stored(NOTE, stored)], sender(client)))  # noqa: B023
+        assert SECRET not in failing(FieldUnreadable, lambda: work([Stored(NOTE, stored)], Sender(client)))  # noqa: B023
     other = replace(NOTE, from_bytes=lambda data: date.fromisoformat(data.decode()))
-    assert SECRET not in failing(FieldUnreadable, lambda: open_chunk([Stored(other, sealed(client))], sender(client)))
+    assert SECRET not in failing(FieldUnreadable, lambda: open_chunk([Stored(other, sealed(client))], Sender(client)))
 
 
 def test_an_absent_sidecar_does_not_show_what_was_to_be_written(client: Client, twin: Twin) -> None:
     values = [f"{SECRET} {n}" for n in range(3)]
     twin.faults.extend([faults.refuse(Code.OVERLOADED)] * 10)
-    assert SECRET not in failing(FieldUnavailable, lambda: seal([Placeholder(NOTE, SECRET)], sender(client)))
-    assert SECRET not in failing(FieldUnavailable, lambda: seal_columns([Unsealed(NOTE, values)], sender(client)))
+    assert SECRET not in failing(FieldUnavailable, lambda: seal([Placeholder(NOTE, SECRET)], Sender(client)))
+    assert SECRET not in failing(FieldUnavailable, lambda: seal_columns([Unsealed(NOTE, values)], Sender(client)))
 
 
 def test_a_value_that_does_not_fit_does_not_show_the_others(client: Client) -> None:
     values = [SECRET, {SECRET}]
     assert SECRET not in failing(
-        FieldUnwritable, lambda: seal([Placeholder(NOTE, one) for one in values], sender(client))
+        FieldUnwritable, lambda: seal([Placeholder(NOTE, one) for one in values], Sender(client))
     )
-    assert SECRET not in failing(FieldUnwritable, lambda: seal_columns([Unsealed(NOTE, values)], sender(client)))
+    assert SECRET not in failing(FieldUnwritable, lambda: seal_columns([Unsealed(NOTE, values)], Sender(client)))
 
 
 def test_what_could_not_be_asked_is_said(client: Client) -> None:
     with Client("/nonexistent/keyside.sock", retries=0) as nobody, pytest.raises(FieldUnavailable) as caught:
-        seal([Placeholder(NOTE, SECRET)], sender(nobody))
+        seal([Placeholder(NOTE, SECRET)], Sender(nobody))
     assert "/nonexistent/keyside.sock" in str(caught.value)
 
 

@@ -9,10 +9,10 @@ from types import TracebackType
 from typing import Literal, overload
 
 from keyside import wire
-from keyside.batches import Job, OnError, Results, batch, settle
+from keyside.batches import Job, OnError, Results, batch, settle, settle_outcome
 from keyside.client import check_options, socket_path
 from keyside.errors import ClientClosed, KeysideError, SidecarError
-from keyside.pipelines import AsyncPipeline, settle_outcome
+from keyside.pipelines import AsyncPipeline
 from keyside.wire import Context, Contexts, Hello, Value
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple, TypeAlias, cast
 
-from keyside.errors import SidecarError, from_code
+from keyside.errors import KeysideError, SidecarError, from_code
 from keyside.wire import HELLO, Context, Contexts, Value
 
 OnError = Literal["raise", "return"]
@@ -13,6 +13,9 @@ Body: TypeAlias = "list[bytes | int | None]"
 """Results in the order of their items; an int is the code of a failed one."""
 Results: TypeAlias = "list[bytes | SidecarError | None]"
 """The same for callers: errors in the places of failed items."""
+
+Outcome: TypeAlias = "tuple[Body, bool] | KeysideError"
+"""The results of a request and whether some are codes of failed items; or what it failed with as a whole."""
 
 WHOLE_ITEMS = 512
 """A batch of fewer items is not cut."""
@@ -112,3 +115,11 @@ def settle(body: Body, some_failed: bool, on_error: OnError) -> Results:
         else:
             settled.append(item)
     return settled
+
+
+def settle_outcome(outcome: Outcome) -> Results | KeysideError:
+    """An outcome as callers get it."""
+    if isinstance(outcome, KeysideError):
+        return outcome
+    body, some_failed = outcome
+    return settle(body, some_failed, "return")

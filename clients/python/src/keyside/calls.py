@@ -33,13 +33,13 @@ class Calls:
     """Connections, patience and limits of one client. Thread-safe."""
 
     def __init__(self, path: str, timeout: float, pool_size: int, retries: int) -> None:
-        self._pool = Pool(path, pool_size)
+        self.pool = Pool(path, pool_size)
         self._spread = min(SPREAD, pool_size)
         self._timeout = timeout
         self._retries = retries
         self._heads: dict[tuple[int, str, object], bytes] = {}
         self._limits: wire.Hello | None = None
-        self.close = self._pool.close
+        self.close = self.pool.close
 
     def one(self, op: int, keyring: str, value: bytes | str, context: wire.Context) -> bytes:
         """The result for one value. Raises its error."""
@@ -50,7 +50,7 @@ class Calls:
             head = self._new_head(op, keyring, context)
         timeout = self._timeout
         deadline = monotonic() + timeout
-        pool = self._pool
+        pool = self.pool
         idle = pool.idle
         try:
             connection = idle.pop()
@@ -84,7 +84,7 @@ class Calls:
 
     def many(self, job: Job) -> tuple[Body, bool]:
         """The results of a batch, and whether some are codes of failed items. Raises what failed as a whole."""
-        deadline = monotonic() + self._timeout
+        deadline = self.deadline()
         try:
             pieces = cut(job.items)
             if len(pieces) == 1:
@@ -102,8 +102,12 @@ class Calls:
             wire.explain_types(job.items, job.context)
             raise
 
+    def deadline(self) -> float:
+        """When a call that begins now must have ended."""
+        return monotonic() + self._timeout
+
     def hello(self) -> wire.Hello:
-        return wire.hello_of(self._piece(HELLO_JOB, monotonic() + self._timeout)[0])
+        return wire.hello_of(self._piece(HELLO_JOB, self.deadline())[0])
 
     def _new_head(self, op: int, keyring: str, context: wire.Context) -> bytes:
         if not isinstance(keyring, str):
@@ -162,7 +166,7 @@ class Calls:
 
     def _ask(self, job: Job, deadline: float) -> Answer:
         """Send one frame and read its answer, on a new connection when an old one turns out to be dead."""
-        pool = self._pool
+        pool = self.pool
         idle = pool.idle
         connection = pool.take(deadline)
         try:
@@ -224,7 +228,7 @@ class Calls:
 
         While workers are busy with the next parts, this side already takes the answers to the first ones apart.
         """
-        pool = self._pool
+        pool = self.pool
         idle = pool.idle
         lanes = [pool.take(deadline)]
         while len(lanes) < min(self._spread, len(parts)) and (spare := pool.take_idle(idle)):

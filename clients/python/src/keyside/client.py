@@ -8,9 +8,10 @@ from types import TracebackType
 from typing import Literal, overload
 
 from keyside import wire
-from keyside.batches import Job, OnError, Results, batch, settle
+from keyside.ahead import Ahead
+from keyside.batches import Job, OnError, Results, batch, settle, settle_outcome
 from keyside.errors import KeysideError, SidecarError
-from keyside.pipelines import Pipeline, settle_outcome
+from keyside.pipelines import Pipeline
 from keyside.wire import Context, Contexts, Hello, Value
 
 DEFAULT_PATH = "/run/keyside/keyside.sock"
@@ -183,6 +184,11 @@ class Client:
         """
         outcomes = self._calls.pipeline(list(requests))
         return [settle_outcome(outcome) for outcome in outcomes]
+
+    def pipeline_ahead(self, groups: Sequence[Sequence[Job]]) -> list[Ahead]:
+        """`pipeline` for several groups of requests at once, each of which is waited for when its `results` are asked
+        for: the sidecar works on the next group while the caller uses this one. `drop` those that are not."""
+        return self._calls.ahead([list(group) for group in groups])
 
     def _many(
         self, op: int, keyring: str, values: Sequence[Value], context: Contexts, on_error: OnError

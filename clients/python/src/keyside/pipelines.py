@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from time import monotonic
-from typing import Final, TypeAlias
+from typing import Final
 
 from keyside import wire
+from keyside.ahead import LONGEST, Ahead, Burst, loads
 from keyside.async_calls import AsyncCalls
-from keyside.batches import BUSY, WHOLE_ITEMS, Body, Job, Results, cut, settle
+from keyside.batches import BUSY, WHOLE_ITEMS, Body, Job, Outcome, cut
 from keyside.calls import Calls
 from keyside.connection import Connection
 from keyside.errors import ConnectionLost, KeysideError, ProtocolError, SidecarError
 from keyside.wire import Answer
-
-Outcome: TypeAlias = "tuple[Body, bool] | KeysideError"
-"""The results of a request and whether some are codes of failed items; or what it failed with as a whole."""
 
 BURST_BYTES: Final = 64 << 10
 """Most bytes of requests in one write. They fit into the socket's buffer even while nobody reads, so that writing
@@ -29,9 +26,6 @@ never waits for answers to be read."""
 BURST_ITEMS: Final = 1024
 """Most items in one burst, since answers may be longer than requests by 48 bytes an item."""
 LONG_BYTES: Final = BURST_BYTES // 2
-
-Burst: TypeAlias = "list[tuple[int, Job, bytes]]"
-"""Position among the requests, request, packed frame; the id in the frame is the place in the burst, from 1."""
 
 
 def is_long(job: Job) -> bool:
@@ -49,26 +43,67 @@ class Pipeline(Calls):
         TypeError)."""
         if len(jobs) == 1:
             return [_outcome(self.many, jobs[0])]
-        deadline = monotonic() + self._timeout
+        deadline = self.deadline()
         outcomes: dict[int, Outcome] = {}
         try:
             long = {index for index, job in enumerate(jobs) if is_long(job)}
-            firsts = self._burst_answers([(i, job) for i, job in enumerate(jobs) if i not in long], deadline)
-            gone: KeysideError | None = None
-            for index, job in enumerate(jobs):
-                if index in long:
-                    continue
-                outcome = (
-                    gone if gone and index not in firsts else _outcome(self._piece, job, deadline, firsts.get(index))
-                )
-                gone = gone or _silence(outcome)
-                outcomes[index] = outcome
+            small = [(i, job) for i, job in enumerate(jobs) if i not in long]
+            outcomes = self.settled(small, self._burst_answers(small, deadline), deadline)
             outcomes |= self._long_outcomes([(i, jobs[i]) for i in sorted(long)], deadline)
         except TypeError:
             for job in jobs:
                 wire.explain_types(job.items, job.context)
             raise
         return [outcomes[index] for index in range(len(jobs))]
+
+    def ahead(self, groups: list[list[Job]]) -> list[Ahead]:
+        """Send several groups of requests at once, to read the answers of each when they are asked for.
+
+        What cannot leave without waiting (no idle connection, a request that must be cut) is answered before this
+        returns. Raises as `pipeline` does.
+        """
+        sent: list[Ahead] = []
+        longest = self._longest()
+        try:
+            for place, group in enumerate(groups):
+                bursts = loads(group, longest)
+                idle = self.pool.idle
+                lanes = None if bursts is None else self.pool.take_several(idle, len(bursts))
+                if bursts is None or lanes is None:
+                    return sent + self._answered(groups[place:])
+                deadline = self.deadline()
+                sent.append(Ahead(self, group, list(zip(lanes, bursts, strict=True)), idle))
+                for lane, burst in zip(lanes, bursts, strict=True):
+                    self._send_burst(lane, burst, deadline)
+        except BaseException:
+            for one in sent:
+                one.drop()
+            raise
+        return sent
+
+    def _answered(self, groups: list[list[Job]]) -> list[Ahead]:
+        outcomes = iter(self.pipeline([job for group in groups for job in group]))
+        return [Ahead(self, [], [], [], [next(outcomes) for _ in group]) for group in groups]
+
+    def _longest(self) -> int:
+        """The longest request that may leave whole, 0 while the sidecar does not say."""
+        if self._limits is None:
+            try:
+                self._limits = self.hello()
+            except KeysideError:
+                return 0
+        return min(LONGEST, self._limits.max_frame)
+
+    def settled(self, jobs: list[tuple[int, Job]], firsts: dict[int, Answer], deadline: float) -> dict[int, Outcome]:
+        """The outcomes of requests whose first answers are here; the ones that got none are asked again."""
+        outcomes: dict[int, Outcome] = {}
+        gone: KeysideError | None = None
+        for index, job in jobs:
+            silent = gone is not None and index not in firsts
+            outcome = gone if gone and silent else _outcome(self._piece, job, deadline, firsts.get(index))
+            gone = gone or _silence(outcome)
+            outcomes[index] = outcome
+        return outcomes
 
     def _long_outcomes(self, jobs: list[tuple[int, Job]], deadline: float) -> dict[int, Outcome]:
         each = max(1, BUSY // max(1, len(jobs)))
@@ -86,7 +121,7 @@ class Pipeline(Calls):
     def _burst_answers(self, jobs: list[tuple[int, Job]], deadline: float) -> dict[int, Answer]:
         """First answers to small requests; the ones that got none are missing and must be asked again."""
         answers: dict[int, Answer] = {}
-        pool = self._pool
+        pool = self.pool
         idle = pool.idle
         bursts = _bursts(jobs)
         while wave := [burst for burst, _ in zip(bursts, range(self._spread), strict=False)]:
@@ -103,10 +138,10 @@ class Pipeline(Calls):
                 for lane, burst in lanes:
                     self._send_burst(lane, burst, deadline)
                 for lane, burst in lanes:
-                    self._read_burst(lane, burst, deadline, answers)
+                    self.read_burst(lane, burst, deadline, answers)
                 for burst in rest:
                     self._send_burst(lanes[0][0], burst, deadline)
-                    self._read_burst(lanes[0][0], burst, deadline, answers)
+                    self.read_burst(lanes[0][0], burst, deadline, answers)
             except BaseException:
                 for lane, _ in lanes:
                     lane.close()
@@ -125,8 +160,12 @@ class Pipeline(Calls):
         except KeysideError:
             lane.close()  # each of them is asked again, and tells its own error
 
-    def _read_burst(self, lane: Connection, burst: Burst, deadline: float, answers: dict[int, Answer]) -> None:
+    def read_burst(self, lane: Connection, burst: Burst, deadline: float, answers: dict[int, Answer]) -> None:
+        """Read the answers to a burst; those that do not come are missing, and the connection is closed."""
         if not lane.connected:
+            return
+        if len(burst) == 1:
+            self._read_one(lane, burst[0], deadline, answers)
             return
         owed = {number: (index, job) for number, (index, job, _) in enumerate(burst, 1)}
         ceiling = sum(wire.ceiling(frame, len(job.items)) for _, job, frame in burst)
@@ -150,6 +189,17 @@ class Pipeline(Calls):
         lane.proven = True
         if lane.armed != self._timeout:
             lane.arm(self._timeout)
+
+    def _read_one(
+        self, lane: Connection, sent: tuple[int, Job, bytes], deadline: float, answers: dict[int, Answer]
+    ) -> None:
+        index, job, frame = sent
+        try:
+            self._arm(lane, deadline)
+            body = lane.receive(wire.ceiling(frame, len(job.items)), deadline)
+            answers[index] = self._judge(lane, job, 1, body)
+        except KeysideError:
+            lane.close()
 
 
 class AsyncPipeline(AsyncCalls):
@@ -226,14 +276,6 @@ class AsyncPipeline(AsyncCalls):
                 raise answer
             firsts.append(None if isinstance(answer, ConnectionLost) else answer)
         return firsts
-
-
-def settle_outcome(outcome: Outcome) -> Results | KeysideError:
-    """An outcome as callers get it."""
-    if isinstance(outcome, KeysideError):
-        return outcome
-    body, some_failed = outcome
-    return settle(body, some_failed, "return")
 
 
 def _silence(outcome: Outcome) -> KeysideError | None:

@@ -7,9 +7,13 @@ import os
 import threading
 import weakref
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from keyside.connection import Connection
 from keyside.errors import ClientClosed, DeadlineExceeded
+
+if TYPE_CHECKING:
+    from keyside.ahead import Ahead
 
 
 class Pool:
@@ -30,6 +34,8 @@ class Pool:
     def _begin(self) -> None:
         self._all = [Connection(self._path) for _ in range(self._size)]
         self.idle = [*self._all]
+        self.held: set[Ahead] = set()
+        """What has connections whose answers nobody has read yet. A set's add, pop and discard are atomic too."""
         self._ready = threading.Condition(threading.Lock())
         self._watchers = 0
         """Threads that wait, and one more when closed: whether a connection that comes back concerns anybody."""
@@ -45,10 +51,37 @@ class Pool:
                         raise ClientClosed("the client is closed")
                     if self.idle:
                         return self.idle.pop()
+                    if self.held:
+                        self._free_one(deadline)
+                        continue
                     if not self._ready.wait(deadline - monotonic()):
                         raise DeadlineExceeded("every connection was in use by other threads; raise pool_size")
             finally:
                 self._watchers -= 1
+
+    def _free_one(self, deadline: float) -> None:
+        """Read answers that came for somebody who has not asked for them yet, this thread perhaps."""
+        try:
+            ahead = self.held.pop()
+        except KeyError:
+            return
+        self._ready.release()
+        try:
+            ahead.settle(deadline)
+        finally:
+            self._ready.acquire()
+
+    def take_several(self, idle: list[Connection], count: int) -> list[Connection] | None:
+        """So many connections from a list that `idle` was, if there are as many at once."""
+        taken: list[Connection] = []
+        while len(taken) < count:
+            connection = self.take_idle(idle)
+            if connection is None:
+                for one in taken:
+                    self.give(idle, one)
+                return None
+            taken.append(connection)
+        return taken
 
     def take_idle(self, idle: list[Connection]) -> Connection | None:
         """A connection from a list that `idle` was, if there is one at once."""

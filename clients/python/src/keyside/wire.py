@@ -90,6 +90,11 @@ def batch(packer: msgpack.Packer, number: int, op: int, keyring: str, context: C
     return len(body).to_bytes(4, "big") + body
 
 
+def renumbered(frame: bytes, number: int) -> bytes:
+    """The frame of a request with another id; both are 1 to 127."""
+    return b"".join((frame[:4], _START[number], frame[6:]))
+
+
 def short_value(frame: bytes, number: int) -> bytes | None:
     """The value in a frame that is a good answer to a batch of one, if it is the shortest form; else None: use
     `read`."""

@@ -17,7 +17,7 @@ from keyside.client import Client
 from keyside.django.fields import EncryptedField
 from keyside.django.rows import TableRows
 from keyside.django.settings import client as default_client
-from keyside.fields import Stage, sender
+from keyside.fields import Sender, Stage
 from keyside.living import Backfill, ColumnStatus, Decrypt, Options, Progress, Reencrypt, run, status_of
 
 Report = Callable[[Progress], object]
@@ -47,7 +47,7 @@ def backfill(
     job = Backfill(field.declaration, [index for _, index in field.indexes])
     if source is not None:
         job.source, job.read_plain = source.column, rows.reader(source)
-    return run(job, rows, sender(client or default_client()), options, report)
+    return run(job, rows, Sender(client or default_client()), options, report)
 
 
 def reencrypt(
@@ -60,7 +60,7 @@ def reencrypt(
 ) -> Progress:
     """Put every value of a column under the active data key of its keyring and partition."""
     rows = TableRows(field, _alias(field, using))
-    return run(Reencrypt(field.declaration), rows, sender(client or default_client()), options, report)
+    return run(Reencrypt(field.declaration), rows, Sender(client or default_client()), options, report)
 
 
 def decrypt_column(
@@ -78,7 +78,7 @@ def decrypt_column(
     rows = TableRows(field, _alias(field, using), into)
     write = field.to_plain if into is None else rows.writer(into)
     job = Decrypt(field.declaration, write, into.column if into is not None else None)
-    return run(job, rows, sender(client or default_client()), options, report)
+    return run(job, rows, Sender(client or default_client()), options, report)
 
 
 def status(field: EncryptedField, *, using: str | None = None) -> ColumnStatus:

@@ -23,10 +23,14 @@ from keyside.django.grouping import combining, note_part
 from keyside.django.indexing import BlindIndexField
 from keyside.django.inspection import check_aggregated, check_searchable
 from keyside.django.telling import field_named
-from keyside.fields import RowKeys, Stored, current, open_chunk
+from keyside.fields import RowKeys, Stored, current, open_slices
 
 CHUNK: Final = 2000
 """Rows a round trip of a result that is in memory already."""
+
+FIRST_SLICE: Final = 128
+"""Rows that are opened first: about as many as take Django the time in which the sidecar opens the rest."""
+LEAST_SLICED: Final = 4 * FIRST_SLICE
 
 EXTRA: Final = "_keyside_extra"
 FETCHED: Final = "_keyside_fetched"
@@ -77,14 +81,30 @@ def _opened(
     while chunk := list(islice(rows, getattr(compiler, FETCHED, None) or CHUNK)):
         if others:
             chunk = list(original(compiler, chunk, others))
-        columns: list[Any] = list(zip(*chunk, strict=True))
-        stored = [_stored(one, columns, len(chunk)) for one in encrypted]
-        for one, values in zip(encrypted, open_chunk(stored, settings.send()), strict=True):
-            columns[one.position] = values
-        yield zip(*columns[: len(columns) - extra], strict=True)
+        slices: list[list[Any]] = [list(zip(*rows, strict=True)) for rows in _slices(compiler, chunk)]
+        opening = open_slices([[_stored(one, columns) for one in encrypted] for columns in slices], settings.send())
+        while slices:
+            # no variable keeps what was opened: an error of the next slice would show it
+            yield _rows(slices.pop(0), encrypted, next(opening), extra)
 
 
-def _stored(one: _Encrypted, columns: Sequence[Any], count: int) -> Stored:
+def _rows(columns: list[Any], encrypted: list[_Encrypted], opened: list[list[Any]], extra: int) -> Iterator[Any]:
+    for one, values in zip(encrypted, opened, strict=True):
+        columns[one.position] = values
+    return zip(*columns[: len(columns) - extra], strict=True)
+
+
+def _slices(compiler: Any, chunk: list[Any]) -> list[list[Any]]:
+    """Rows that are in memory and that Django makes objects of at once: it begins with a few while the rest is opened.
+
+    With `iterator()` the application takes them at its leisure, and no answer is left to wait for that.
+    """
+    if len(chunk) < LEAST_SLICED or getattr(compiler, FETCHED, None):
+        return [chunk]
+    return [chunk[:FIRST_SLICE], chunk[FIRST_SLICE:]]
+
+
+def _stored(one: _Encrypted, columns: Sequence[Any]) -> Stored:
     held = columns[one.position]
     # of one driver: all or none
     if type(next((value for value in held if value is not None), None)) is memoryview:
@@ -94,7 +114,7 @@ def _stored(one: _Encrypted, columns: Sequence[Any], count: int) -> Stored:
     if one.partition is not None:
         partitions = columns[one.partition]
     elif one.known_partition is not None:
-        partitions = [one.known_partition] * count
+        partitions = [one.known_partition] * len(held)
     return Stored(one.field.declaration, held, keys, partitions)
 
 

@@ -21,7 +21,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from keyside.client import Client
-from keyside.fields import Send, Unbatched, sender
+from keyside.fields import Sender, Unbatched
 
 OPTIONS: Final = {"SOCKET": "path", "TIMEOUT": "timeout", "POOL_SIZE": "pool_size", "RETRIES": "retries"}
 POLICIES: Final = ("warn", "error", "allow")
@@ -111,6 +111,6 @@ def sidecar_at(path: str) -> Iterator[None]:
         _instead = before
 
 
-def send() -> Send:
+def send() -> Sender:
     """The way to the sidecar that the settings name."""
-    return sender(client())
+    return Sender(client())

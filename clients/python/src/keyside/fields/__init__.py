@@ -3,7 +3,7 @@
 `keyside.sqlalchemy` and `keyside.django` stand on this; docs/orm/foundations.md tells how.
 """
 
-from keyside.fields.batch import RowKeys, Stored, Unsealed, open_chunk, open_one, renew, seal, seal_columns
+from keyside.fields.batch import RowKeys, Stored, Unsealed, open_chunk, open_one, open_slices, renew, seal, seal_columns
 from keyside.fields.declaration import Field, Index, OnFieldError, Partition, Place, Stage, Storage, stage_of
 from keyside.fields.errors import (
     BatchingOff,
@@ -18,7 +18,7 @@ from keyside.fields.errors import (
     UnbatchedCall,
     UnbatchedWarning,
 )
-from keyside.fields.exchange import Replies, Send, Unbatched, counted, note_round_trip, note_unbatched, sender
+from keyside.fields.exchange import Replies, Send, Sender, Unbatched, counted, note_round_trip, note_unbatched
 from keyside.fields.normalize import Normalization, Normalize, last, normalization, whole
 from keyside.fields.placeholder import MASK, Placeholder
 from keyside.fields.scope import FromContext, context, current, from_context, partition_text
@@ -46,6 +46,7 @@ __all__ = [
     "Replies",
     "RowKeys",
     "Send",
+    "Sender",
     "Stage",
     "Storage",
     "Stored",
@@ -63,11 +64,11 @@ __all__ = [
     "note_unbatched",
     "open_chunk",
     "open_one",
+    "open_slices",
     "partition_text",
     "renew",
     "seal",
     "seal_columns",
-    "sender",
     "stage_of",
     "whole",
 ]

@@ -1,22 +1,24 @@
 """Whole chunks of rows in one round trip, whatever their columns, keyrings, partitions and contexts.
 
 open_chunk([Stored(field, stored, keys, partitions), …], send)     what a fetched chunk holds, as lists of values
+open_slices([[Stored(…), …], …], send)                             the same of consecutive rows, as they are asked for
 seal(placeholders, send)                                           fills in what the database gets
 seal_columns([Unsealed(place, values, keys, partitions), …], send)  the same for whole columns
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
 from keyside import wire
+from keyside.ahead import Ahead
 from keyside.batches import Job, Results
 from keyside.errors import Denied, KeyDisabled, KeysideError, SidecarError, UnknownKeyring
 from keyside.fields.declaration import UNFIT, Field, Index, Place
 from keyside.fields.errors import FieldError, FieldRefused, FieldUnavailable, FieldUnreadable, bare_errors
-from keyside.fields.exchange import Send
+from keyside.fields.exchange import Replies, Send, Sender
 from keyside.fields.placeholder import Placeholder
 from keyside.text import to_text
 from keyside.values import InvalidValue
@@ -70,22 +72,29 @@ class _Requests:
     def __init__(self) -> None:
         self._runs: dict[tuple[int, str, bytes | None], list[_Run]] = {}
 
+    def __bool__(self) -> bool:
+        return bool(self._runs)
+
     def add(self, op: int, scope: str, run: _Run) -> None:
         # a context for all is packed once; contexts a row can be joined with others
         shared = run.context if isinstance(run.context, bytes) else None
         self._runs.setdefault((op, scope, shared), []).append(run)
 
+    def jobs(self) -> list[Job]:
+        return [Job(op, scope, *_joined(runs)) for (op, scope, _), runs in self._runs.items()]
+
     def send(self, send: Send) -> list[tuple[_Run, Results]]:
         """The results of each run. Raises FieldUnavailable, FieldRefused."""
-        if not self._runs:
-            return []
-        jobs = [Job(op, scope, *_joined(runs)) for (op, scope, _), runs in self._runs.items()]
+        return self.settled(lambda: send(self.jobs())) if self else []
+
+    def settled(self, replies: Callable[[], Replies]) -> list[tuple[_Run, Results]]:
+        """The results of each run from the replies to `jobs`. Raises FieldUnavailable, FieldRefused."""
         try:
-            replies = send(jobs)
+            found = replies()
         except KeysideError as error:
             _raise_refusal(next(iter(self._runs.values()))[0].place, error)
         settled = []
-        for runs, reply in zip(self._runs.values(), replies, strict=True):
+        for runs, reply in zip(self._runs.values(), found, strict=True):
             if isinstance(reply, KeysideError):
                 _raise_refusal(runs[0].place, reply)
             start = 0
@@ -93,6 +102,28 @@ class _Requests:
                 settled.append((run, reply if len(runs) == 1 else reply[start : start + len(run.items)]))
                 start += len(run.items)
         return settled
+
+
+class _Opening:
+    """Columns of consecutive rows, on their way to values."""
+
+    def __init__(self, columns: Sequence[Stored]) -> None:
+        self._columns = columns
+        self._opened: list[list[Any]] = [[None] * len(column.stored) for column in columns]
+        self.requests = _Requests()
+        suffixes = _Suffixes()
+        for number, column in enumerate(columns):
+            for scope, run in _runs_of(column, self._opened[number], suffixes):
+                run.column = number
+                self.requests.add(wire.DECRYPT, scope, run)
+
+    def finish(self, ahead: Ahead) -> list[list[Any]]:
+        return self.values(self.requests.settled(ahead.results) if self.requests else [])
+
+    def values(self, settled: list[tuple[_Run, Results]]) -> list[list[Any]]:
+        for run, results in settled:
+            _decode(self._columns[run.column], run.rows, results, self._opened[run.column])
+        return self._opened
 
 
 def open_chunk(columns: Sequence[Stored], send: Send) -> list[list[Any]]:
@@ -104,15 +135,28 @@ def open_chunk(columns: Sequence[Stored], send: Send) -> list[list[Any]]:
 
 
 def _open_chunk(columns: Sequence[Stored], send: Send) -> list[list[Any]]:
-    requests, suffixes = _Requests(), _Suffixes()
-    opened: list[list[Any]] = [[None] * len(column.stored) for column in columns]
-    for number, column in enumerate(columns):
-        for scope, run in _runs_of(column, opened[number], suffixes):
-            run.column = number
-            requests.add(wire.DECRYPT, scope, run)
-    for run, results in requests.send(send):
-        _decode(columns[run.column], run.rows, results, opened[run.column])
-    return opened
+    opening = _Opening(columns)
+    return opening.values(opening.requests.send(send))
+
+
+def open_slices(slices: Sequence[Sequence[Stored]], send: Sender) -> Iterator[list[list[Any]]]:
+    """`open_chunk` for consecutive rows, in one round trip: everything leaves at once, and each slice is waited for
+    when it is asked for, so that the sidecar opens the next while the caller works on the one before.
+
+    Raises as `open_chunk` does; what is wrong with a value when its slice is asked for.
+    """
+    waiting = bare_errors(_begin, slices, send)
+    try:
+        for opening, ahead in waiting:
+            yield bare_errors(opening.finish, ahead)
+    finally:
+        for _, ahead in waiting:
+            ahead.drop()
+
+
+def _begin(slices: Sequence[Sequence[Stored]], send: Sender) -> list[tuple[_Opening, Ahead]]:
+    openings = [_Opening(columns) for columns in slices]
+    return list(zip(openings, send.ahead([opening.requests.jobs() for opening in openings]), strict=True))
 
 
 def open_one(field: Field, stored: Any, send: Send) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, TypeAlias
 
+from keyside.ahead import Ahead
 from keyside.batches import Job, Results
 from keyside.client import Client
 from keyside.errors import KeysideError
@@ -52,14 +53,21 @@ def note_round_trip() -> None:
         trips.count += 1
 
 
-def sender(client: Client) -> Send:
+class Sender:
     """Sends through a blocking client."""
 
-    def send(jobs: list[Job]) -> Replies:
-        note_round_trip()
-        return client.pipeline(jobs)
+    def __init__(self, client: Client) -> None:
+        self._client = client
 
-    return send
+    def __call__(self, jobs: list[Job]) -> Replies:
+        note_round_trip()
+        return self._client.pipeline(jobs)
+
+    def ahead(self, groups: list[list[Job]]) -> list[Ahead]:
+        """Sends groups of requests in one round trip; the results of each are waited for when they are asked for."""
+        if any(groups):
+            note_round_trip()
+        return self._client.pipeline_ahead(groups)
 
 
 def note_unbatched(place: Place, policy: Unbatched) -> None:

@@ -83,7 +83,7 @@ def _sync_engine(engine: Any) -> Engine:
 
 def _sender(client: Client | AsyncClient) -> Send:
     if isinstance(client, Client):
-        return keyside.fields.sender(client)
+        return keyside.fields.Sender(client)
 
     def send(jobs: list[Job]) -> Replies:
         note_round_trip()

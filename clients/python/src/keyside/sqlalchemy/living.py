@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection, Dialect, Engine
 from sqlalchemy.sql import ColumnElement
 
 from keyside.client import Client
-from keyside.fields import Field, Stage, sender
+from keyside.fields import Field, Sender, Stage
 from keyside.living import (
     Backfill,
     Changes,
@@ -68,7 +68,7 @@ def backfill(
     job = Backfill(type_.field(bind.dialect), indexes)
     if source is not None:
         job.source, job.read_plain = source.name, _plain_reader(source, type_, bind)
-    return run(job, _Rows(bind, column, source), sender(client), options, report)
+    return run(job, _Rows(bind, column, source), Sender(client), options, report)
 
 
 def reencrypt(
@@ -80,7 +80,7 @@ def reencrypt(
 ) -> Progress:
     """Put every value of a column under the active data key of its keyring and partition."""
     job = Reencrypt(_encrypted(column).field(bind.dialect))
-    return run(job, _Rows(bind, column), sender(client), options, report)
+    return run(job, _Rows(bind, column), Sender(client), options, report)
 
 
 def decrypt_column(
@@ -101,7 +101,7 @@ def decrypt_column(
     if into is not None:
         write = into.type.dialect_impl(bind.dialect).bind_processor(bind.dialect) or (lambda value: value)
     job: Job = Decrypt(type_.field(bind.dialect), write, into.name if into is not None else None)
-    return run(job, _Rows(bind, column, into), sender(client), options, report)
+    return run(job, _Rows(bind, column, into), Sender(client), options, report)
 
 
 def check_backfill(column: sa.Column[Any], source: sa.Column[Any] | None = None) -> None:
