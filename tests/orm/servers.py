@@ -78,8 +78,9 @@ def mariadb() -> Iterator[Path]:
     """A server with a database `test`, which its user `root` may use without a password; its socket."""
     folder, user = _own_folder("ks-my-")
     data, listening, log = folder / "data", folder / "socket", folder / "log"
-    path = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin"}
-    common = ["--no-defaults", f"--datadir={data}", "--innodb-buffer-pool-size=32M"]
+    # two servers that start at once take each other's temporary tables where they share a folder for them
+    path = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin", "TMPDIR": str(folder)}
+    common = ["--no-defaults", f"--datadir={data}", f"--tmpdir={folder}", "--innodb-buffer-pool-size=32M"]
     try:
         subprocess.run(
             ["mariadb-install-db", *common, "--auth-root-authentication-method=normal", "--skip-test-db"],
