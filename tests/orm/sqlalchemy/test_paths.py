@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 from keyside.testing import assert_encrypted, assert_round_trips
 from sqlalchemy import Engine, bindparam, delete, func, insert, select, text, union_all, update
-from sqlalchemy.orm import Session, aliased, defer, joinedload, load_only, selectinload, undefer
+from sqlalchemy.orm import (
+    Load,
+    Session,
+    aliased,
+    defer,
+    joinedload,
+    lazyload,
+    load_only,
+    selectinload,
+    subqueryload,
+    undefer,
+)
 
 from tests.orm.sqlalchemy.conftest import ROWS
 from tests.orm.sqlalchemy.models import Base, Card, Clinic, Patient, patient
@@ -227,3 +238,69 @@ def test_bulk_and_core_writes(filled: Engine) -> None:
             connection.execute(update(table).where(where), changes)
         numbers = connection.scalars(select(table.c.number).where(table.c.number.in_(["33333", "22222", "9002"]))).all()
         assert set(numbers) == {"333 33", "22222", "9002"}
+
+
+LEAVING_OUT: dict[str, Any] = {
+    "load_only": lambda: (load_only(Patient.email),),
+    "defer": lambda: (defer(Patient.clinic_id),),
+    "defer, of an entity": lambda: (Load(Patient).defer(Patient.clinic_id),),
+    "defer all but": lambda: (defer("*"), undefer(Patient.email)),
+    "defer all of an entity but": lambda: (Load(Patient).defer("*").undefer(Patient.email),),
+    "raiseload": lambda: (load_only(Patient.email, raiseload=True),),
+}
+
+
+@pytest.mark.parametrize("options", LEAVING_OUT.values(), ids=LEAVING_OUT.keys())
+def test_what_is_deferred_is_loaded_where_a_column_needs_it(filled: Engine, options: Any) -> None:
+    statement = select(Patient).options(*options()).order_by(Patient.number)
+    with Session(filled) as session:
+        with assert_round_trips(max=1):
+            assert [one.email for one in session.scalars(statement)] == EMAILS
+        session.expunge_all()
+        query = session.query(Patient).options(*options()).order_by(Patient.number)
+        assert [one.email for one in query] == EMAILS
+        session.expunge_all()
+        beside = select(Patient, Patient.born).options(*options()).order_by(Patient.number)
+        assert [(one.email, born) for one, born in session.execute(beside)] == list(zip(EMAILS, BORN, strict=True))
+        session.expunge_all()
+        other = aliased(Patient)
+        of_alias = select(other).options(Load(other).load_only(other.email)).order_by(other.number)
+        assert [one.email for one in session.scalars(of_alias)] == EMAILS
+
+
+@pytest.mark.parametrize("load", [joinedload, selectinload, subqueryload, lazyload], ids=lambda load: load.__name__)
+def test_what_is_deferred_beyond_a_relationship_is_loaded_as_well(filled: Engine, load: Any) -> None:
+    for option in (load(Clinic.patients).load_only(Patient.email), load(Clinic.patients).defer(Patient.clinic_id)):
+        with Session(filled) as session:
+            clinics = session.scalars(select(Clinic).options(option)).unique().all()
+            with assert_round_trips(max=3 if load is lazyload else 0):
+                assert sorted(one.email for clinic in clinics for one in clinic.patients) == sorted(EMAILS)
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "psycopg"], indirect=True)
+def test_returning_brings_what_a_column_needs(filled: Engine) -> None:
+    table = Base.metadata.tables["patients"]
+    row: dict[str, Any] = {"number": 100, "clinic_id": 1, "email": "a@x.org", "notes": {}}
+    rows = [row | {"number": 101 + n, "email": f"b{n}@x.org"} for n in range(3)]
+    with filled.begin() as connection:
+        with assert_round_trips(max=2):
+            result = connection.execute(insert(table).values(row).returning(table.c.email))
+            assert list(result.keys()) == ["email"]
+            assert result.all() == [("a@x.org",)]
+        many = insert(table).returning(table.c.number, table.c.email, sort_by_parameter_order=True)
+        assert connection.execute(many, rows).all() == [(101 + n, f"b{n}@x.org") for n in range(3)]
+        changed = update(table).where(table.c.number == 100).values(born=BORN[0]).returning(table.c.email)
+        assert connection.scalars(changed).all() == ["a@x.org"]
+        gone = delete(table).where(table.c.number > 99).returning(table.c.email)
+        assert sorted(connection.scalars(gone)) == ["a@x.org", *[f"b{n}@x.org" for n in range(3)]]
+
+    with Session(filled) as session:
+        assert session.scalars(insert(Patient).values(row).returning(Patient.email)).all() == ["a@x.org"]
+        bulk = insert(Patient).returning(Patient.number, Patient.email)
+        assert sorted(session.execute(bulk, rows).all()) == [(101 + n, f"b{n}@x.org") for n in range(3)]
+        changed = update(Patient).where(Patient.number == 100).values(born=BORN[0]).returning(Patient.email)
+        assert session.scalars(changed).all() == ["a@x.org"]
+        removed = delete(Patient).where(Patient.number > 100).returning(Patient.email)
+        assert sorted(session.scalars(removed)) == [f"b{n}@x.org" for n in range(3)]
+        whole = insert(Patient).values(row | {"email": "c@x.org"}).returning(Patient)
+        assert session.scalars(whole).one().email == "c@x.org"

@@ -6,7 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
-from sqlalchemy import Engine, Insert, Select, Update, event, exc
+from sqlalchemy import Delete, Engine, Insert, Select, Update, event, exc
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.util import await_only
@@ -18,6 +18,7 @@ from keyside.client import Client
 from keyside.fields import BatchingOff, FieldUnavailable, Replies, Send, Unbatched, note_round_trip
 from keyside.fields.formats import BINARY, has_formats, same_in_both
 from keyside.sqlalchemy.assignments import resolve
+from keyside.sqlalchemy.deferring import loading_what_is_needed
 from keyside.sqlalchemy.facts import statement_facts
 from keyside.sqlalchemy.flushing import known_columns, unknown_bindings
 from keyside.sqlalchemy.indexing import with_indexes
@@ -26,7 +27,7 @@ from keyside.sqlalchemy.reading import close_when_broken_off, known_row, opening
 from keyside.sqlalchemy.registry import Installation, forget, installation_of, register
 from keyside.sqlalchemy.selfcheck import what_changed
 from keyside.sqlalchemy.types import early, encrypted_columns
-from keyside.sqlalchemy.widening import companions
+from keyside.sqlalchemy.widening import companions, widened
 from keyside.sqlalchemy.writing import holds_placeholders, substituted
 
 if TYPE_CHECKING:
@@ -101,11 +102,11 @@ def _listen(engine: Engine, installation: Installation, asynchronous: bool) -> N
             statement = written
             rows = list(multiparams) if multiparams else [params] if params else []
             statement, changed = with_indexes(statement, rows)
+            statement = _stripped_later(statement)
             if changed is not rows:
                 return (statement, changed, {}) if multiparams else (statement, [], changed[0])
-        elif isinstance(statement, Select) and not _by_orm(statement) and (added := companions(statement)):
-            count = len(statement.selected_columns)
-            statement = statement.add_columns(*added).execution_options(**{STRIPPED: count})
+        elif isinstance(statement, Select | Delete):
+            statement = _stripped_later(statement)
         return statement, multiparams, params
 
     def before_cursor_execute(
@@ -162,6 +163,14 @@ def _listen(engine: Engine, installation: Installation, asynchronous: bool) -> N
         installation.listeners.append((engine, name, listener))
 
 
+def _stripped_later(statement: Any) -> Any:
+    """A statement of Core with the columns that its encrypted columns need, and a note to take them off its rows."""
+    if _by_orm(statement) or not (added := companions(statement)):
+        return statement
+    count = len(statement.selected_columns if isinstance(statement, Select) else statement.exported_columns)
+    return widened(statement, added).execution_options(**{STRIPPED: count})
+
+
 def _by_orm(statement: Any) -> bool:
     """Whether the statement speaks of mapped classes; the session's event has widened it then."""
     return getattr(statement, "_propagate_attrs", {}).get("compile_state_plugin") == "orm"
@@ -211,19 +220,20 @@ def _choose_format(result: CursorResult[Any], compiled: Any, installation: Insta
 @event.listens_for(Session, "do_orm_execute")
 def _widen(state: ORMExecuteState) -> Any:
     """Fetch what bound columns need beside them, and take it off the rows again."""
-    if not state.is_select:
-        return None
-    if state.is_column_load:
+    if state.is_select and state.is_column_load:
         return _load_known_row(state)
-    statement = state.statement
+    statement: Any = state.statement
+    if state.is_select and statement._with_options and not state.is_relationship_load:
+        # loaders of relationships pass the options on
+        state.statement = statement = loading_what_is_needed(statement)
     added = companions(statement)
-    streams = not _STREAMING.isdisjoint(state.execution_options)
+    streams = state.is_select and not _STREAMING.isdisjoint(state.execution_options)
     if not added and not streams:
         return None
     if installation_of(state.session.get_bind(**state.bind_arguments).dialect) is None:
         return None
-    count = len(statement.column_descriptions)  # type: ignore[attr-defined]  # a Select
-    result = state.invoke_statement(statement.add_columns(*added) if added else None)  # type: ignore[attr-defined]  # too
+    count = len(statement.column_descriptions if state.is_select else statement.returning_column_descriptions)
+    result = state.invoke_statement(widened(statement, added) if added else None)
     if streams:
         close_when_broken_off(result)
     return result.columns(*range(count)) if added else result

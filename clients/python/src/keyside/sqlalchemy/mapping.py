@@ -9,7 +9,7 @@ from sqlalchemy.orm import Mapper
 
 from keyside.sqlalchemy.declaring import check_bindings
 from keyside.sqlalchemy.inspection import check_expression
-from keyside.sqlalchemy.types import BlindIndex, encrypted_columns, index_columns
+from keyside.sqlalchemy.types import BlindIndex, Encrypted, encrypted_columns, index_columns
 
 
 @event.listens_for(Mapper, "mapper_configured")
@@ -21,6 +21,7 @@ def _check_mapper(mapper: Any, class_: type[Any]) -> None:
         for column in index_columns(table):
             assert isinstance(column.type, BlindIndex)
             column.type.source_column  # noqa: B018  raises when it is not there
+    _check_deferred(mapper)
     for attribute in mapper.column_attrs:
         for expression in attribute.columns:
             if not isinstance(expression, Column):
@@ -29,3 +30,22 @@ def _check_mapper(mapper: Any, class_: type[Any]) -> None:
         for condition in (relationship.primaryjoin, relationship.secondaryjoin):
             if condition is not None:
                 check_expression(condition)
+
+
+def _check_deferred(mapper: Any) -> None:
+    """Raise ValueError for a column that is loaded without what it is bound to, whatever the query."""
+    for table in mapper.tables:
+        for column in encrypted_columns(table):
+            assert isinstance(column.type, Encrypted)
+            own = _attribute_of(mapper, column)
+            for name in column.type.needs:
+                needed = _attribute_of(mapper, table.c[name])
+                if own is not None and needed is not None and needed.deferred and not own.deferred:
+                    raise ValueError(
+                        f"{table.name}.{column.name}: it needs {name}, which is deferred; defer it as well, or neither"
+                    )
+
+
+def _attribute_of(mapper: Any, column: Any) -> Any:
+    """The attribute of a column, None for a column that is not mapped."""
+    return next((attribute for attribute in mapper.column_attrs if column in attribute.columns), None)
