@@ -209,3 +209,34 @@ def test_what_a_class_declares_is_checked_as_well() -> None:
     with pytest.raises(NotInstalled, match="no Encrypted column"):
         configure_mappers()
     Third.registry.dispose()
+
+
+def test_a_column_is_not_deferred_where_another_needs_it() -> None:
+    class Base(DeclarativeBase):
+        pass
+
+    class Note(Base):
+        __tablename__ = "notes"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        tenant: Mapped[int] = mapped_column(deferred=True)
+        text: Mapped[str] = mapped_column(secret(partition="tenant"))
+
+    with pytest.raises(ValueError, match=r"notes\.text: it needs tenant, which is deferred"):
+        configure_mappers()
+    Base.registry.dispose()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"on_error": "None"}, "on_error: expected 'raise' or 'none', not 'None'"),
+        ({"migrating": "plaintxt"}, "migrating: expected None, 'plain', 'plaintext' or 'rotating', not 'plaintxt'"),
+        ({"storage": "blob"}, "storage: expected 'bytes', 'text' or a type"),
+        ({"storage": String}, "storage: expected"),
+    ],
+)
+def test_arguments_are_checked_at_run_time(options: Any, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        secret(**options)
+    with pytest.raises(TypeError, match="keyring: expected the name of a keyring"):
+        Encrypted(String, keyring=None)  # type: ignore[arg-type]  # what is tested

@@ -161,6 +161,10 @@ def test_hooks_come_off_and_go_on_again(client: Client) -> None:
         install(engine, AsyncClient("/x"))
     with pytest.raises(TypeError, match=r"needs a keyside\.AsyncClient"):
         install(create_async_engine("sqlite+aiosqlite://"), client)
+    with pytest.raises(TypeError, match=r"needs a keyside\.Client, not a str"):
+        install(engine, "/run/keyside.sock")  # type: ignore[arg-type]  # what is tested
+    with pytest.raises(TypeError, match="expected an Engine or an AsyncEngine, not a str"):
+        install("sqlite://", client)  # type: ignore[arg-type]  # what is tested
     with pytest.raises(ValueError, match="'warn', 'error' or 'allow'"):
         install(engine, client, unbatched="perhaps")  # type: ignore[arg-type]  # what is tested
     engine.dispose()

@@ -4,20 +4,33 @@
     op.keyside_reencrypt(column)             put everything under the active data keys
     op.keyside_decrypt_column(column)        write plaintext back; into=… for a plain column beside it
 
+and, for `context.configure(render_item=render_item)` in env.py, what a generated migration writes for their types.
+
 `column` is a column of a Table with an `Encrypted` type. They run inside the migration's transaction, a page at a time;
 a table too large for one transaction is better left to `keyside-orm`, which can be killed and started again.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
+from alembic.autogenerate.api import AutogenContext
+from alembic.autogenerate.render import _repr_type
 from alembic.operations import MigrateOperation, Operations
 from sqlalchemy import Column
 
 from keyside.client import Client
 from keyside.living import Options
 from keyside.sqlalchemy.living import backfill, decrypt_column, reencrypt
+from keyside.sqlalchemy.types import BlindIndex, Encrypted
+
+
+def render_item(kind: str, item: Any, context: AutogenContext) -> str | Literal[False]:
+    """The type that is stored in place of an Encrypted or BlindIndex type, so that a migration stands without keyrings;
+    False, which leaves it to Alembic, for anything else."""
+    if kind != "type" or not isinstance(item, Encrypted | BlindIndex):
+        return False
+    return _repr_type(item.stored_type(context.dialect), context)
 
 
 class _ColumnOperation(MigrateOperation):

@@ -133,7 +133,7 @@ def needed(column: Column[Any]) -> set[str]:
     """Keys of the columns that a ciphertext of this column is bound to."""
     type_ = column.type
     assert isinstance(type_, Encrypted)
-    return {*type_.bind, *([type_.partition] if isinstance(type_.partition, str) else ())}
+    return set(type_.needs)
 
 
 def tables_of(statement: Any) -> Iterator[Any]:

@@ -8,6 +8,9 @@ from typing import Any, Final, NoReturn
 
 from sqlalchemy import Column, Index, PrimaryKeyConstraint, Sequence, UniqueConstraint
 from sqlalchemy.sql import visitors
+from sqlalchemy.types import TypeEngine
+
+from keyside.fields import Stage, stage_of
 
 BLIND: Final = "declare a BlindIndex column beside it, and give that the option in its place"
 _KNOWN_BEFORE: Final = (
@@ -20,6 +23,25 @@ _OPTIONS: Final[dict[str, tuple[str, str]]] = {
     "server_default": ("server_default", "the database cannot encrypt; give it a default that Python computes"),
     "server_onupdate": ("server_onupdate", "the database cannot encrypt; write the value from Python"),
 }
+
+
+def check_arguments(keyring: Any, storage: Any, on_error: Any) -> None:
+    """Raise TypeError or ValueError for arguments of a type, whose annotations nobody checks at run time."""
+    if not isinstance(keyring, str) or not keyring:
+        raise TypeError(f"keyring: expected the name of a keyring, not a {type(keyring).__name__}")
+    if storage not in ("bytes", "text") and not isinstance(storage, TypeEngine):
+        raise ValueError("storage: expected 'bytes', 'text' or a type such as String(600)")
+    if on_error not in ("raise", "none"):
+        raise ValueError(f"on_error: expected 'raise' or 'none', not {on_error!r}")
+
+
+def stage_named(migrating: Any) -> Stage:
+    """The stage that `migrating=` names. Raises ValueError."""
+    try:
+        return stage_of(migrating)
+    except ValueError:
+        message = f"migrating: expected None, 'plain', 'plaintext' or 'rotating', not {migrating!r}"
+        raise ValueError(message) from None
 
 
 def check_options(column: Column[Any]) -> None:

@@ -27,11 +27,10 @@ from keyside.fields import (
     normalization,
     note_unbatched,
     open_one,
-    stage_of,
 )
 from keyside.fields.declaration import UNFIT
 from keyside.sqlalchemy.codecs import codec_of
-from keyside.sqlalchemy.declaring import check_bindings, check_constraint, check_options
+from keyside.sqlalchemy.declaring import check_arguments, check_bindings, check_constraint, check_options, stage_named
 from keyside.sqlalchemy.placeholders import WRONG_TYPE, NotInstalledPlaceholder, PlainPlaceholder, SearchPlaceholder
 from keyside.sqlalchemy.registry import installation_of
 from keyside.sqlalchemy.search import EncryptedComparator, IndexComparator
@@ -77,6 +76,7 @@ class Encrypted(sqltypes.TypeDecorator[Any]):
         migrating: str | Stage | None = None,
     ) -> None:
         super().__init__()
+        check_arguments(keyring=keyring, storage=storage, on_error=on_error)
         self.inner = sqltypes.to_instance(inner)
         self.keyring = keyring
         self.partition = partition
@@ -85,22 +85,26 @@ class Encrypted(sqltypes.TypeDecorator[Any]):
         self._renamed = bool(context)
         self.storage = storage
         self.on_error = on_error
-        self.migrating = stage_of(migrating)
-        self.impl = self._stored_type()  # type: ignore[assignment]  # an instance replaces the class, as documented
+        self.migrating = stage_named(migrating)
+        self.impl = self.stored_type()  # type: ignore[assignment]  # an instance replaces the class, as documented
         self.column: Column[Any] | None = None
         """The column that it is the type of; each column has a type of its own."""
         self._fields: dict[Any, Field] = {}
 
-    def _stored_type(self) -> sqltypes.TypeEngine[Any]:
+    def stored_type(self, dialect: Dialect | None = None) -> sqltypes.TypeEngine[Any]:
+        """The type that the column has in the database, the same in all of them."""
         if isinstance(self.storage, sqltypes.TypeEngine):
             return self.storage
-        if self.storage not in ("bytes", "text"):
-            raise ValueError("storage: expected 'bytes', 'text' or a type such as String(600)")
         return LargeBinary() if self.storage == "bytes" else Text()
 
     @property
     def stored_as_text(self) -> bool:
         return isinstance(self.impl, sqltypes.String)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Columns of the row without which a value neither opens nor is written."""
+        return (*self.bind, *([self.partition] if isinstance(self.partition, str) else []))
 
     @property
     def python_type(self) -> type[Any]:
@@ -243,8 +247,11 @@ class BlindIndex(sqltypes.TypeDecorator[Any]):
         self._indexes: dict[Any, Index] = {}
 
     def load_dialect_impl(self, dialect: Dialect) -> sqltypes.TypeEngine[Any]:
-        bounded = dialect.name in PREFIXED
-        return dialect.type_descriptor(sqltypes.VARBINARY(INDEX_BYTES) if bounded else LargeBinary())
+        return dialect.type_descriptor(self.stored_type(dialect))
+
+    def stored_type(self, dialect: Dialect) -> sqltypes.TypeEngine[Any]:
+        """The type that the column has in the database."""
+        return sqltypes.VARBINARY(INDEX_BYTES) if dialect.name in PREFIXED else LargeBinary()
 
     def of_column(self, column: Column[Any]) -> BlindIndex:
         bound = self.copy()
