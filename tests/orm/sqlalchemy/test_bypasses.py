@@ -414,3 +414,16 @@ def test_loading_beside_conditions_still_works(engine: Engine) -> None:
             SECRET,
             None,
         ]
+
+
+@pytest.mark.parametrize("how", ["auto", "evaluate", "fetch"])
+def test_objects_follow_an_update_that_looks_for_a_value(engine: Engine, how: Any) -> None:
+    options = {"synchronize_session": how}
+    for condition in (mail == SECRET, index == SECRET, Person.domain == "example.org"):
+        with Session(engine) as session:
+            one = session.get_one(Person, 1)
+            session.execute(update(Person).where(condition).values(nick="new"), execution_options=options)
+            assert one.nick == "new"
+            session.execute(delete(Person).where(condition), execution_options=options)
+            assert one not in session
+            session.rollback()

@@ -83,6 +83,15 @@ def check_expression(root: ClauseElement) -> None:
                 check_expression(criterion)
 
 
+def searches(statement: Any) -> bool:
+    """Whether the conditions of an UPDATE or DELETE look for values in a blind index."""
+    return any(
+        isinstance(element, BindParameter) and isinstance(element.type, SearchedIndex)
+        for criterion in statement._where_criteria
+        for element in visitors.iterate(criterion)
+    )
+
+
 def encrypted_column(element: Any) -> ColumnElement[Any] | None:
     """The element as a column of an Encrypted type; None for anything else."""
     while isinstance(element, Grouping | Label):

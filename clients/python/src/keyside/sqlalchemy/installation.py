@@ -22,7 +22,7 @@ from keyside.sqlalchemy.deferring import loading_what_is_needed
 from keyside.sqlalchemy.facts import statement_facts
 from keyside.sqlalchemy.flushing import known_columns, unknown_bindings
 from keyside.sqlalchemy.indexing import with_indexes
-from keyside.sqlalchemy.inspection import check_searchable
+from keyside.sqlalchemy.inspection import check_searchable, searches
 from keyside.sqlalchemy.reading import close_when_broken_off, known_row, opening_of
 from keyside.sqlalchemy.registry import Installation, forget, installation_of, register
 from keyside.sqlalchemy.selfcheck import what_changed
@@ -223,6 +223,10 @@ def _widen(state: ORMExecuteState) -> Any:
     if state.is_select and state.is_column_load:
         return _load_known_row(state)
     statement: Any = state.statement
+    evaluated = state.execution_options.get("synchronize_session", "auto") in ("auto", "evaluate")
+    if evaluated and (state.is_update or state.is_delete) and searches(statement):
+        # objects hold indexes, or nothing, and cannot be held against values
+        state.update_execution_options(synchronize_session="fetch")
     if state.is_select and statement._with_options and not state.is_relationship_load:
         # loaders of relationships pass the options on
         state.statement = statement = loading_what_is_needed(statement)
