@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import keyside
 import pytest
@@ -12,16 +13,16 @@ from keyside.ahead import LONGEST
 from keyside.batches import Job
 from keyside.testing import faults
 from keyside.testing.server import ThreadedTwin, Twin
-from keyside.wire import DECRYPT, ENCRYPT, Value
+from keyside.wire import DECRYPT, ENCRYPT
 
 from tests.clients.test_sharing import in_child
 
 
-def sealed(client: Client, count: int, size: int = 20) -> list[Value]:
+def sealed(client: Client, count: int, size: int = 20) -> list[Any]:
     return [*client.encrypt_many("contacts", [b"%*d" % (size, n) for n in range(count)], context=b"c")]
 
 
-def jobs(envelopes: list[Value], columns: int = 3) -> list[Job]:
+def jobs(envelopes: list[Any], columns: int = 3) -> list[Job]:
     return [Job(DECRYPT, "contacts", b"c", envelopes) for _ in range(columns)]
 
 
