@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 from typing import Any
 
+import keyside.fields
 import pytest
 from keyside import Client
 from keyside.fields import (
@@ -28,6 +30,7 @@ from keyside.testing import faults
 from keyside.testing.frames import Code
 from keyside.testing.server import Twin
 
+OURS = Path(keyside.fields.__file__).parents[1]
 SECRET = "what nobody may see"
 NOTE = Field("patients", "note", "notes")
 
@@ -40,7 +43,7 @@ def shown(error: BaseException) -> str:
         trace = following.__traceback__
         while trace is not None:
             frame = trace.tb_frame
-            if "/keyside/" in frame.f_code.co_filename:
+            if Path(frame.f_code.co_filename).is_relative_to(OURS):
                 text += [frame.f_code.co_name, repr(frame.f_locals)]
             trace = trace.tb_next
         following = following.__cause__ or following.__context__
