@@ -17,8 +17,8 @@ from keyside.sqlalchemy.alembic import render_item
 from tests.orm.sqlalchemy.conftest import url
 
 metadata = sa.MetaData()
-accounts = sa.Table(
-    "accounts",
+subscribers = sa.Table(
+    "subscribers",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("mail", Encrypted(sa.String(320), keyring="k"), nullable=False),
@@ -48,16 +48,16 @@ def test_a_generated_migration_runs_and_leaves_nothing_to_do(connection: sa.Conn
     code = render_python_code(produced, render_item=render_item, migration_context=context)
     assert "keyside" not in code
     assert "sa.String(length=600)" in code
-    assert "ix_accounts_mail_domain" in code
+    assert "ix_subscribers_mail_domain" in code
     names: dict[str, Any] = {"sa": sa, "op": Operations(context)}
     exec("def upgrade():\n" + code, names)
     names["upgrade"]()
-    assert [difference for difference in compare_metadata(context, metadata) if "accounts" in str(difference)] == []
-    columns = {one["name"]: one["type"] for one in sa.inspect(connection).get_columns("accounts")}
+    assert [difference for difference in compare_metadata(context, metadata) if "subscribers" in str(difference)] == []
+    columns = {one["name"]: one["type"] for one in sa.inspect(connection).get_columns("subscribers")}
     assert isinstance(columns["mail"], sa.LargeBinary | sa.types.BLOB)
     assert not isinstance(columns["iban"], sa.LargeBinary)
 
 
 def include(name: str | None, kind: str, parents: Any) -> bool:
     """Other tests leave tables in the same database."""
-    return kind != "table" or name == "accounts"
+    return kind != "table" or name == "subscribers"
