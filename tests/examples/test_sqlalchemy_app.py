@@ -16,4 +16,4 @@ def test_it_runs() -> None:
     assert "stored 20,093 persons" in done.stdout
     assert done.stdout.count("refused: persons.") == 2
     assert "no name in plaintext" in done.stdout
-    assert "persons.weight: 19" in done.stdout
+    assert "persons.weight (encrypted): 19" in done.stdout

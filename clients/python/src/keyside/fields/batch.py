@@ -145,6 +145,9 @@ def open_slices(slices: Sequence[Sequence[Stored]], send: Sender) -> Iterator[li
 
     Raises as `open_chunk` does; what is wrong with a value when its slice is asked for.
     """
+    if len(slices) == 1:
+        yield open_chunk(slices[0], send)
+        return
     waiting = bare_errors(_begin, slices, send)
     try:
         for opening, ahead in waiting:
