@@ -9,10 +9,12 @@ import sqlalchemy as sa
 from keyside import Client
 from keyside.fields import FieldUnreadable
 from keyside.living import Changes, Options, Progress
+from keyside.orm import main
 from keyside.sqlalchemy import Encrypted, living
 from keyside.sqlalchemy.living import backfill, decrypt_column, status
+from keyside.testing.server import Twin
 
-from tests.orm.sqlalchemy.test_living import BORN, NAME, NAMES, engine, people, read
+from tests.orm.sqlalchemy.test_living import BORN, MODELS, NAME, NAMES, engine, people, read
 
 __all__ = ["engine"]  # the fixture
 
@@ -78,3 +80,12 @@ def test_a_plaintext_in_an_encrypted_column_is_reported_and_not_encrypted(engine
     assert "planted" not in str(caught.value)
     with engine.connect() as connection:
         assert connection.scalar(sa.select(bare.c.name).where(bare.c.id == 7)) == "planted"
+
+
+def test_the_command_says_that_rows_are_left(
+    engine: sa.Engine, twin: Twin, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(living._Rows, "write", lambda rows, changes: 0)
+    where = ["--url", engine.url.render_as_string(hide_password=False), "--socket", twin.path]
+    assert main(["backfill", MODELS, "people.name", *where]) == 75
+    assert "people.name: others kept changing 245 rows; run the same command again" in capsys.readouterr().err

@@ -36,7 +36,20 @@ class UsageError(Exception):
     """The command line names something that is not there, or that nobody confirmed."""
 
 
-TROUBLE: Final = (UsageError, LookupError, TypeError, ValueError, OSError, sa.exc.SQLAlchemyError, KeysideError)
+class RowsLeft(Exception):
+    """Others kept changing rows that a job wanted to write."""
+
+
+TROUBLE: Final = (
+    UsageError,
+    RowsLeft,
+    LookupError,
+    TypeError,
+    ValueError,
+    OSError,
+    sa.exc.SQLAlchemyError,
+    KeysideError,
+)
 """What ends the command with a sentence; anything else is a fault of the command, and a traceback."""
 
 
@@ -56,7 +69,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def is_retryable(error: BaseException) -> bool:
-    """Whether the same command may succeed later: the sidecar or the database is away."""
+    """Whether the same command may succeed later: the sidecar or the database is away, or others were writing."""
     if isinstance(error, KeysideError):
         return error.retryable
     if isinstance(error, sa.exc.TimeoutError):
@@ -67,7 +80,7 @@ def is_retryable(error: BaseException) -> bool:
         return error.connection_invalidated or (
             isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError) and not wrong
         )
-    return isinstance(error, ConnectionError)
+    return isinstance(error, ConnectionError | RowsLeft)
 
 
 def sentence(error: BaseException) -> str:
@@ -120,6 +133,8 @@ def _work(
     else:
         progress = decrypt_column(engine, column, client, pace, bar, plain)
     bar.finish(progress)
+    if progress.missed and not options.dry_run:
+        raise RowsLeft(f"{label_of(column)}: others kept changing {progress.missed:,} rows; run the same command again")
     return {
         "column": label_of(column),
         "database": str(engine.url),
