@@ -249,6 +249,31 @@ def test_several_tables_of_one_update(books: Engine) -> None:
     assert shows_nothing(books)
 
 
+def test_an_update_of_a_join(books: Engine) -> None:
+    if books.dialect.name != "mysql":
+        return
+    joined = update(INVOICES.join(TABLE, INVOICES.c.account_id == TABLE.c.id)).where(TABLE.c.id == 1)
+    with Session(books) as session:
+        session.add(Account(id=1, mail="old", note="old", secret="old"))
+        session.flush()
+        session.add(Invoice(id=9, account_id=1))
+        session.commit()
+    with books.begin() as connection:
+        refused: list[dict[Any, Any]] = [{TABLE.c.note: UPPER}, {TABLE.c.email_index: b"alone"}]
+        for values in refused:
+            with pytest.raises(NotSearchable):
+                connection.execute(joined.values(values))
+        for row in ({"note": SECRET}, {"email": SECRET}, {"email_index": SECRET}):
+            with pytest.raises(NotSearchable, match="which table of the join"):
+                connection.execute(joined, row)
+        values = {INVOICES.c.state: "x", TABLE.c.note: literal(SECRET), TABLE.c.email: "new", TABLE.c.secret: "new"}
+        with assert_round_trips(max=1):
+            connection.execute(joined.values(values))
+        found = connection.execute(select(TABLE.c.note, TABLE.c.email, TABLE.c.secret).where(TABLE.c.email == "new"))
+        assert found.all() == [(SECRET, "new", "new")]
+    assert shows_nothing(books)
+
+
 def test_ctes_that_write(books: Engine) -> None:
     if books.dialect.name != "postgresql":
         return

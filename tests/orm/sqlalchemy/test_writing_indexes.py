@@ -59,6 +59,21 @@ def test_defaults_of_rows_that_are_selected(book: Engine) -> None:
         connection.execute(statement)
 
 
+def test_defaults_of_another_table(books: Engine) -> None:
+    """MySQL computes them for each table that an UPDATE writes."""
+    if books.dialect.name != "mysql":
+        return
+    with Session(books) as session:
+        session.add_all([Account(id=1), Greeting(id=1)])
+        session.commit()
+    beside = update(TABLE).where(TABLE.c.id == GREETINGS.c.id)
+    with books.begin() as connection, pytest.raises(NotSearchable, match="without its index"):
+        connection.execute(beside.values({TABLE.c.code: "x", GREETINGS.c.name: "x"}))
+    with books.begin() as connection:
+        connection.execute(beside.values({TABLE.c.code: "x", GREETINGS.c.name: "x", GREETINGS.c.text: "said"}))
+    assert greeted(books, "said") == [1]
+
+
 def test_rows_that_are_copied(books: Engine) -> None:
     with Session(books) as session:
         session.add(Account(id=1, mail="a@b"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from sqlalchemy import Column, Insert
+from sqlalchemy import Column, Insert, Join
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import BindParameter, ClauseElement, Null
 from sqlalchemy.sql.lambdas import LambdaElement
@@ -138,12 +138,12 @@ def needed(column: Column[Any]) -> set[str]:
 
 def tables_of(statement: Any) -> Iterator[Any]:
     """The tables that a statement writes: one, or several on MySQL."""
-    seen = [statement.table]
-    yield statement.table
-    for name, _ in assigned(statement):
-        column = column_of(statement, name)
-        table = None if column is None else column.table
-        if table is not None and not any(table == other for other in seen):
+    seen: list[Any] = []
+    targets = (column_of(statement, name) for name, _ in assigned(statement))
+    # of a join, the tables in it are written
+    own = [] if isinstance(statement.table, Join) else [statement.table]
+    for table in (*own, *[column.table for column in targets if column is not None]):
+        if not any(table == other for other in seen):
             seen.append(table)
             yield table
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sqlalchemy import Column, Insert, Update
+from sqlalchemy import Column, Insert, Join, Update
 from sqlalchemy.sql.elements import BindParameter, ClauseElement, Null
 
 from keyside.fields import BindingMissing, NotSearchable, Stage
@@ -43,6 +43,7 @@ def check_written(statement: Any, nested: bool, compiled: Any) -> None:
         column = column_of(statement, name)
         if column is None or not is_target(column) or excluded(value) != column.key:
             _check_value(column, value)
+    _check_join(statement, compiled)
     for table in tables_of(statement):
         if any(is_target(column) for column in table.c):
             _check_table(statement, table, nested, compiled)
@@ -62,6 +63,14 @@ def _check_value(column: Column[Any] | None, value: Any) -> None:
         raise NotSearchable(message, column.table.name, column.name)
 
 
+def _check_join(statement: Any, compiled: Any) -> None:
+    """Raise NotSearchable for parameters that do not say which table of a join they are for."""
+    for column in statement.table.c if isinstance(statement.table, Join) else ():
+        if is_target(column) and column.key in (compiled.column_keys or ()):
+            message = "a parameter does not tell which table of the join it is for; name the column in values()"
+            raise NotSearchable(message, column.table.name, column.name)
+
+
 def _check_table(statement: Any, table: Any, nested: bool, compiled: Any) -> None:
     _check_select(statement, table)
     set_ = of_table(statement, table, assigned(statement))
@@ -70,6 +79,8 @@ def _check_table(statement: Any, table: Any, nested: bool, compiled: Any) -> Non
     written = set(set_)
     if not nested and table == statement.table:
         written |= {key for key in compiled.column_keys or () if key in table.c}
+    computed = (*(compiled.insert_prefetch or ()), *(compiled.update_prefetch or ()))
+    written |= {str(column.key) for column in computed if getattr(column, "table", None) == table}
     _check_defaults(statement, table, written)
     _check_indexes(table, written, nested)
     if nested and assigned_rows(statement) and any(needed(column) for column in encrypted_columns(table)):
