@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import date
 from typing import Any
 
@@ -14,16 +13,10 @@ from keyside.django.rows import TableRows
 from keyside.fields import FieldUnreadable
 from keyside.living import Changes, Options, Progress
 
-from tests.orm.django.citizens.models import Citizen, PlainCitizen, created
-from tests.orm.django.test_living import DRIVERS, NAME, NAMES, fill, read
+from tests.orm.django.citizens.models import Citizen, PlainCitizen
+from tests.orm.django.test_living import NAME, NAMES, alias, read
 
-
-@pytest.fixture(params=DRIVERS)
-def alias(request: pytest.FixtureRequest, databases: None) -> Iterator[str]:
-    name: str = request.param
-    with created(name, Citizen):
-        fill(name)
-        yield name
+__all__ = ["alias"]  # the fixture
 
 
 def test_a_plaintext_that_moved_to_another_partition_is_encrypted_there(alias: str) -> None:

@@ -228,9 +228,8 @@ def test_a_name_that_is_no_key_does_not_pass_by(books: Engine) -> None:
     table.drop(books)
 
 
+@pytest.mark.parametrize("engine", ["pymysql"], indirect=True)
 def test_several_tables_of_one_update(books: Engine) -> None:
-    if books.dialect.name != "mysql":
-        return
     joined = update(INVOICES).where(Invoice.account_id == TABLE.c.id, TABLE.c.id == 1)
     with Session(books) as session:
         session.add(Account(id=1, mail="old", note="old", secret="old"))
@@ -249,9 +248,8 @@ def test_several_tables_of_one_update(books: Engine) -> None:
     assert shows_nothing(books)
 
 
+@pytest.mark.parametrize("engine", ["pymysql"], indirect=True)
 def test_an_update_of_a_join(books: Engine) -> None:
-    if books.dialect.name != "mysql":
-        return
     joined = update(INVOICES.join(TABLE, INVOICES.c.account_id == TABLE.c.id)).where(TABLE.c.id == 1)
     with Session(books) as session:
         session.add(Account(id=1, mail="old", note="old", secret="old"))
@@ -274,9 +272,8 @@ def test_an_update_of_a_join(books: Engine) -> None:
     assert shows_nothing(books)
 
 
+@pytest.mark.parametrize("engine", ["psycopg", "psycopg2"], indirect=True)
 def test_ctes_that_write(books: Engine) -> None:
-    if books.dialect.name != "postgresql":
-        return
 
     def run(statement: Any) -> Any:
         with books.begin() as connection:

@@ -59,10 +59,9 @@ def test_defaults_of_rows_that_are_selected(book: Engine) -> None:
         connection.execute(statement)
 
 
+@pytest.mark.parametrize("engine", ["pymysql"], indirect=True)
 def test_defaults_of_another_table(books: Engine) -> None:
     """MySQL computes them for each table that an UPDATE writes."""
-    if books.dialect.name != "mysql":
-        return
     with Session(books) as session:
         session.add_all([Account(id=1), Greeting(id=1)])
         session.commit()

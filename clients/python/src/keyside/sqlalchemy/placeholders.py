@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
-from keyside.fields import Placeholder
+from keyside.fields import Field, FieldError, Placeholder
+from keyside.fields.declaration import UNFIT
 
 WRONG_TYPE: Final = "the value is not of the column's type; compare it with values that the column can hold"
 
@@ -30,3 +32,25 @@ class PlainPlaceholder(Placeholder):
     the beginning, or the error that it does not fit."""
 
     __slots__ = ()
+
+
+def plain_processor(
+    field: Field, installed: bool, write_plain: Callable[[Any], Any], unfit: Callable[[Any], FieldError]
+) -> Callable[[Any], Any]:
+    """A bind processor that masks plaintext. Nothing is raised while parameters are bound, since such errors quote
+    them: what `write_plain` raises, or else `unfit` of the value, is raised when the driver is called."""
+    kind = PlainPlaceholder if installed else NotInstalledPlaceholder
+
+    def process(value: Any) -> Any:
+        if value is None:
+            return None
+        placeholder = kind(field, value)
+        try:
+            placeholder.sealed = write_plain(value)
+        except FieldError as error:
+            placeholder.sealed = error
+        except UNFIT:
+            placeholder.sealed = unfit(value)
+        return placeholder
+
+    return process

@@ -28,10 +28,9 @@ from keyside.fields import (
     note_unbatched,
     open_one,
 )
-from keyside.fields.declaration import UNFIT
 from keyside.sqlalchemy.codecs import codec_of
 from keyside.sqlalchemy.declaring import check_arguments, check_bindings, check_constraint, check_options, stage_named
-from keyside.sqlalchemy.placeholders import WRONG_TYPE, NotInstalledPlaceholder, PlainPlaceholder, SearchPlaceholder
+from keyside.sqlalchemy.placeholders import WRONG_TYPE, NotInstalledPlaceholder, SearchPlaceholder, plain_processor
 from keyside.sqlalchemy.registry import installation_of
 from keyside.sqlalchemy.search import EncryptedComparator, IndexComparator
 
@@ -157,22 +156,13 @@ class Encrypted(sqltypes.TypeDecorator[Any]):
     def _plain_processor(self, field: Field, dialect: Dialect) -> Callable[[Any], Any]:
         """What is written as plaintext is masked all the same where a statement is logged."""
         write_plain = codec_of(self.inner, dialect).plain_of(field.storage)
-        kind = NotInstalledPlaceholder if installation_of(dialect) is None else PlainPlaceholder
 
-        def process(value: Any) -> Any:
-            if value is None:
-                return None
-            placeholder = kind(field, value)
-            try:
-                placeholder.sealed = field.as_plaintext(write_plain(value))
-            except FieldUnwritable as error:
-                placeholder.sealed = error
-            except UNFIT:
-                message = f"a value of type {type(value).__name__} does not fit the column's type"
-                placeholder.sealed = FieldUnwritable(message, field.table, field.column)
-            return placeholder
+        def unfit(value: Any) -> FieldUnwritable:
+            message = f"a value of type {type(value).__name__} does not fit the column's type"
+            return FieldUnwritable(message, field.table, field.column)
 
-        return process
+        installed = installation_of(dialect) is not None
+        return plain_processor(field, installed, lambda value: field.as_plaintext(write_plain(value)), unfit)
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
         field = self.field(dialect)

@@ -11,10 +11,9 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.elements import ColumnElement, TypeCoerce
 
 from keyside.fields import MASK, NotSearchable
-from keyside.fields.declaration import UNFIT
 from keyside.sqlalchemy.codecs import codec_of
 from keyside.sqlalchemy.given import typed
-from keyside.sqlalchemy.placeholders import WRONG_TYPE, NotInstalledPlaceholder, PlainPlaceholder
+from keyside.sqlalchemy.placeholders import WRONG_TYPE, plain_processor
 from keyside.sqlalchemy.registry import installation_of
 
 
@@ -40,20 +39,15 @@ class PlainSearched(sqltypes.TypeDecorator[Any]):
         field = self.encrypted.field(dialect)
         write_plain = codec_of(self.encrypted.inner, dialect).plain_of(field.storage)
         normal = _NORMAL.get(self.normalize) if field.storage == "text" else None
-        kind = NotInstalledPlaceholder if installation_of(dialect) is None else PlainPlaceholder
 
-        def process(value: Any) -> Any:
-            if value is None:
-                return None
-            placeholder = kind(field, value)
-            try:
-                plain = write_plain(value)
-                placeholder.sealed = plain if normal is None else normal(plain)
-            except UNFIT:
-                placeholder.sealed = NotSearchable(WRONG_TYPE, field.table, field.column)
-            return placeholder
+        def prepared(value: Any) -> Any:
+            plain = write_plain(value)
+            return plain if normal is None else normal(plain)
 
-        return process
+        def unfit(value: Any) -> NotSearchable:
+            return NotSearchable(WRONG_TYPE, field.table, field.column)
+
+        return plain_processor(field, installation_of(dialect) is not None, prepared, unfit)
 
     def literal_processor(self, dialect: Dialect) -> Callable[[Any], str]:
         return lambda value: MASK
