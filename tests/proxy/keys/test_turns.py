@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from proxy.keys.flights import SingleFlight
 from proxy.keys.turns import FairFlights
 from proxy.keystore import Keystore
 from tests.proxy.backends import CountingProvider
-from tests.proxy.keys.conftest import MakeSidecar, Sidecar
+from tests.proxy.keys.conftest import OPTIONS, MakeSidecar, Sidecar
 
 FLOOD, OTHER, THIRD = 1001, 1002, 1003
 
@@ -103,7 +104,7 @@ def slow() -> CountingProvider:
 async def test_a_flood_of_first_uses_does_not_starve_another_peer(
     make_sidecar: MakeSidecar, slow: CountingProvider
 ) -> None:
-    sidecar = make_sidecar(with_provider=slow)
+    sidecar = make_sidecar(replace(OPTIONS, patience=500), with_provider=slow)
     flood = [asyncio.ensure_future(sidecar.want_active(f"users/{n}", uid=FLOOD)) for n in range(200)]
     await asyncio.sleep(0.01)
     begun = time.monotonic()
