@@ -43,11 +43,11 @@ test: lint unit sanitize threads package  ## every check there is: lint, tests, 
 ##@ Checks
 
 .PHONY: unit
-unit: $(VENV)/.demo $(VENV)/.servers $(VENV)/.sqlalchemy20 $(VENV)/.django6 $(VENV)/.django-suite  ## the tests alone; one folder: make unit TESTS=tests/proxy
+unit: $(VENV)/.demo $(VENV)/.servers $(VENV)/.sqlalchemy20 $(VENV)/.django6 $(VENV)/.django-suite $(VENV)/.django-types  ## the tests alone; one folder: make unit TESTS=tests/proxy
 	$(BIN)/python -m pytest $(or $(TESTS),$(PARALLEL) --ignore=tests/benchmarks)
 	[ -n "$(TESTS)" ] || $(BIN)/python -m pytest tests/benchmarks
 	[ -n "$(TESTS)" ] || PYTHONPATH=$(VENV)/sqlalchemy20 $(BIN)/python -m pytest tests/orm/sqlalchemy
-	[ -n "$(TESTS)" ] || [ ! -x $(VENV)/django6/bin/python ] || $(VENV)/django6/bin/python -m pytest $(PARALLEL) --ignore=tests/orm/django/test_own_suite.py tests/orm/django
+	[ -n "$(TESTS)" ] || [ ! -x $(VENV)/django6/bin/python ] || $(VENV)/django6/bin/python -m pytest $(PARALLEL) $(addprefix --ignore=tests/orm/django/,test_own_suite.py test_attribute_types.py) tests/orm/django
 
 .PHONY: lint
 lint: setup  ## ruff, mypy --strict, import layers, Cython lint
@@ -146,6 +146,15 @@ $(VENV)/.django-suite: $(VENV)/.tools requirements/django-suite.txt
 	$(PIP) download --no-deps --no-binary Django --no-build-isolation --require-hashes --dest $(VENV)/django-suite --requirement requirements/django-suite.txt
 	tar --extract --gzip --strip-components=1 --directory $(VENV)/django-suite --file $(VENV)/django-suite/*.tar.gz
 	find $(VENV)/django-suite -mindepth 1 -maxdepth 1 ! -name tests ! -name PKG-INFO -exec rm -rf {} +
+	touch $@
+
+# mypy as people run it who have the types of Django: with its plugin
+$(VENV)/.django-types: $(VENV)/.installed requirements/django-types.txt
+	rm -rf $(VENV)/django-types
+	$(BIN)/python -m venv --without-pip $(VENV)/django-types
+	for what in "--require-hashes --requirement requirements/django-types.txt" "--no-deps --no-build-isolation --editable clients/python"; do \
+	    $(PIP) --python $(VENV)/django-types/bin/python install $$what; \
+	done
 	touch $@
 
 # the newest Django wants Python 3.12; the sidecar of its tests is the one of .venv. Where there is none, a line says so

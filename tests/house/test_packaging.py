@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 from proxy import __version__
 from tests.house.tree import ROOT, text, tracked
 
-LOCKS = ("service", "development", "build", "bench", "demo", "sqlalchemy20", "django-suite", "django6")
+LOCKS = ("service", "development", "build", "bench", "demo", "sqlalchemy20", "django-suite", "django-types", "django6")
 PROJECT = tomllib.loads(text("pyproject.toml"))
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)", re.MULTILINE)
 
@@ -42,7 +42,7 @@ def test_every_package_is_pinned_with_hashes(lock: str) -> None:
 
 def test_the_locks_meet_what_the_project_asks_for() -> None:
     assert_met(PROJECT["project"]["dependencies"], pins("service"))
-    groups = {name: name for name in ("build", "bench", "demo", "sqlalchemy20", "django-suite", "django6")} | {
+    groups = {name: name for name in ("build", "bench", "demo", "sqlalchemy20", "django-suite", "django-types", "django6")} | {
         "dev": "development"
     }
     for group, lock in groups.items():

@@ -13,6 +13,7 @@ from django.db.models import NOT_PROVIDED
 from django.db.models.query_utils import DeferredAttribute
 
 from keyside.django import settings
+from keyside.django.attributes import Get, Set, TypedField
 from keyside.django.checking import problems, require_app
 from keyside.django.codecs import Codec, codec_of
 from keyside.django.expressions import check_written
@@ -35,6 +36,9 @@ from keyside.fields import (
 )
 from keyside.fields.declaration import UNFIT
 
+if TYPE_CHECKING:
+    from keyside.django.attributes import Attribute
+
 Storage: TypeAlias = "Literal['bytes', 'text'] | models.Field"
 
 _DATABASE_OPTIONS: Final = {
@@ -48,7 +52,7 @@ _DATABASE_OPTIONS: Final = {
 }
 
 
-class EncryptedField(models.Field):
+class EncryptedField(TypedField[Set, Get]):
     """A column whose values are encrypted by the Keyside sidecar; in Python they are what `inner` makes of them.
 
     `inner`: the field that the column would have, with its null, blank, default, choices, validators and names.
@@ -65,15 +69,9 @@ class EncryptedField(models.Field):
 
     description = "An encrypted field"
 
-    if TYPE_CHECKING:  # instances of a model have the value in the field's place; its type is that of the field inside
-
-        def __get__(self, instance: Any, owner: Any = None) -> Any: ...
-
-        def __set__(self, instance: Any, value: Any) -> None: ...
-
     def __init__(
         self,
-        inner: models.Field,
+        inner: Attribute[Set, Get],
         *,
         keyring: str,
         partition: Partition = None,
@@ -84,8 +82,7 @@ class EncryptedField(models.Field):
         on_error: OnFieldError = "raise",
         migrating: str | Stage | None = None,
     ) -> None:
-        _check_inner(inner)
-        self.inner = inner
+        self.inner = field = _encryptable(inner)
         self.keyring = keyring
         self.partition = partition
         self.bind = (bind,) if isinstance(bind, str) else tuple(bind)
@@ -100,26 +97,26 @@ class EncryptedField(models.Field):
             self.descriptor_class = KeptAttribute
         self.stored = _stored_field(storage)
         super().__init__(
-            verbose_name=inner._verbose_name,
-            name=None if hasattr(inner, "model") else inner.name,
-            max_length=inner.max_length,
-            blank=inner.blank,
-            null=inner.null,
-            default=inner.default,
-            editable=inner.editable,
-            serialize=inner.serialize,
-            choices=inner.choices,
-            help_text=inner.help_text,
-            db_column=inner.db_column,
-            db_tablespace=inner._db_tablespace,
-            db_comment=inner.db_comment,
-            error_messages=inner._error_messages,
+            verbose_name=field._verbose_name,
+            name=None if hasattr(field, "model") else field.name,
+            max_length=field.max_length,
+            blank=field.blank,
+            null=field.null,
+            default=field.default,
+            editable=field.editable,
+            serialize=field.serialize,
+            choices=field.choices,
+            help_text=field.help_text,
+            db_column=field.db_column,
+            db_tablespace=field._db_tablespace,
+            db_comment=field.db_comment,
+            error_messages=field._error_messages,
         )
-        self.empty_strings_allowed = inner.empty_strings_allowed
-        self.empty_values = inner.empty_values
+        self.empty_strings_allowed = field.empty_strings_allowed
+        self.empty_values = field.empty_values
         for name in ("encoder", "decoder", "max_digits", "decimal_places"):
-            if hasattr(inner, name):
-                setattr(self, name, getattr(inner, name))
+            if hasattr(field, name):
+                setattr(self, name, getattr(field, name))
 
     # being part of a model and of migrations
 
@@ -357,7 +354,7 @@ def _stamped(kind: Any) -> Any:
     return type(kind.__name__, (kind,), {"pre_save": pre_save, "__module__": kind.__module__, "__doc__": kind.__doc__})
 
 
-def _check_inner(inner: Any) -> None:
+def _encryptable(inner: Any) -> models.Field:
     if not isinstance(inner, models.Field) or isinstance(inner, EncryptedField):
         raise ValueError("inner: expected the field that the column would have without encryption")
     kind = type(inner).__name__
@@ -369,6 +366,7 @@ def _check_inner(inner: Any) -> None:
         implied = name == "db_index" and isinstance(inner, models.SlugField)
         if getattr(inner, name, wanted) is not wanted and not implied:
             raise ValueError(f"{name.strip('_')} of the field inside an EncryptedField: {advice}")
+    return inner
 
 
 def _stored_field(storage: Storage) -> models.Field:
