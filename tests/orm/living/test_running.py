@@ -41,12 +41,6 @@ class Table:
                 written += 1
         return written
 
-    def key_text(self, key: tuple[Any, ...]) -> str:
-        return str(key[0])
-
-    def key_from(self, text: str) -> tuple[Any, ...]:
-        return (int(text),)
-
 
 class Negate:
     field = FIELD

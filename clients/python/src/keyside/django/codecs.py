@@ -21,8 +21,9 @@ from django.db.backends.utils import format_number
 from django.utils.duration import duration_string
 from django.utils.timezone import get_default_timezone, is_naive, make_aware, make_naive
 
+from keyside.fields.codec import Reading
 from keyside.fields.declaration import UNFIT
-from keyside.values import InvalidValue, Json, Kind, decode, decoder_of, encode, text_column, text_encoding
+from keyside.values import InvalidValue, Json, Kind, encode, text_encoding
 
 Convert = Callable[[Any], Any]
 
@@ -30,7 +31,7 @@ _UTC: Final = timezone.utc  # noqa: UP017  Python 3.10 has no datetime.UTC
 
 
 @dataclass(frozen=True)
-class Codec:
+class Codec(Reading):
     """`prepare` and `restore` map between the application's value and the one that is encoded; `kind` is what an
     encoding of the column must be, None for any; `read_plain` and `write_plain` speak with the column as it was."""
 
@@ -40,7 +41,6 @@ class Codec:
     kind: Kind | None = None
     restore: Convert | None = None
     read: Callable[[bytes], Any] | None = None
-    """Reads an encoding in place of `restore`."""
     text_as_it_is: bool = False
     """Whether `prepare` changes nothing about a str."""
     is_null: Callable[[Any], bool] | None = None
@@ -52,26 +52,6 @@ class Codec:
         if not self.text_as_it_is:
             return lambda value: encode(prepare(value))
         return lambda value: text_encoding(value) if type(value) is str else encode(prepare(value))
-
-    def from_column(self) -> Callable[[list[bytes]], list[Any]] | None:
-        """A function for whole columns, where there is a quicker one."""
-        return text_column if self.kind is Kind.TEXT and self.restore is None and self.read is None else None
-
-    def from_bytes(self) -> Callable[[bytes], Any]:
-        """A function, since it runs for every value of a result."""
-        if self.read is not None:
-            return self.read
-        kind, restore = self.kind, self.restore
-        if kind is None:
-            return decode if restore is None else lambda data: restore(decode(data))
-        read, first = decoder_of(kind), int(kind)
-
-        def from_bytes(data: bytes) -> Any:
-            if data[0] != first:
-                raise InvalidValue(f"not a {kind.name.lower()}, which the field asks for")
-            return read(data)
-
-        return from_bytes if restore is None else lambda data: restore(from_bytes(data))
 
 
 def codec_of(inner: models.Field) -> Codec:

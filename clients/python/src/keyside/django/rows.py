@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
@@ -16,7 +14,6 @@ from keyside.django.fields import EncryptedField
 from keyside.living import Changes, Page
 from keyside.living.running import EXACT_COLLATION
 from keyside.living.status import HEAD_BYTES, HEAD_CHARACTERS
-from keyside.values import decode, encode
 
 Convert = Callable[[Any], Any]
 
@@ -155,15 +152,6 @@ class TableRows:
     def writer(self, field: models.Field) -> Convert:
         """What makes parameters of a plain field's Python values."""
         return lambda value: field.get_db_prep_save(value, self._connection)
-
-    def key_text(self, key: tuple[Any, ...]) -> str:
-        return base64.b64encode(encode(key)).decode()
-
-    def key_from(self, text: str) -> tuple[Any, ...]:
-        try:
-            return tuple(decode(base64.b64decode(text, validate=True)))
-        except (binascii.Error, ValueError, TypeError):
-            raise ValueError("the state file is not one of this job; remove it to begin anew") from None
 
     def _local(self, name: str) -> models.Field:
         """A field of the table by its name, its attribute's name (`clinic_id`) or its column."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from keyside.fields import Send
 from keyside.living.jobs import Changes, Job, Page
 from keyside.living.progress import Progress
+from keyside.values import decode, encode
 
 MOST_PASSES = 5
 
@@ -40,12 +42,6 @@ class Rows(Protocol):
 
         Returns how many rows were written, None where the driver does not say.
         """
-
-    def key_text(self, key: tuple[Any, ...]) -> str:
-        """A primary key for a state file."""
-
-    def key_from(self, text: str) -> tuple[Any, ...]:
-        """The primary key of `key_text`."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ def run(
     pass, five in all; `Progress.missed` tells what is left then. With `dry_run` there is one pass.
     """
     progress = Progress(rows.count(), dry_run=options.dry_run)
-    after = _remembered(rows, options, progress)
+    after = _remembered(options, progress)
     passes = 0
     while True:
         # what an earlier run missed lies behind where it stopped
@@ -119,7 +115,7 @@ def _pass(
             if not again:
                 progress.seen += len(page.keys)
                 progress.changed += changed
-            _remember(options, _State(rows.key_text(page.keys[-1]), progress.before + progress.seen, earlier + missed))
+            _remember(options, _State(_key_text(page.keys[-1]), progress.before + progress.seen, earlier + missed))
             report(progress)
             if options.rate is not None:
                 time.sleep(max(0.0, len(page.keys) / options.rate - (time.monotonic() - began)))
@@ -136,21 +132,26 @@ class _State(NamedTuple):
     """What a state file says."""
 
     after: str
-    """The last primary key of the pages that are done, as `key_text`."""
+    """The last primary key of the pages that are done, base64 of the value encoding."""
     seen: int
     missed: int
     """Rows of those pages that somebody else changed meanwhile."""
 
 
-def _remembered(rows: Rows, options: Options, progress: Progress) -> tuple[Any, ...] | None:
+def _key_text(key: tuple[Any, ...]) -> str:
+    return base64.b64encode(encode(key)).decode()
+
+
+def _remembered(options: Options, progress: Progress) -> tuple[Any, ...] | None:
     if options.state is None or not options.state.exists():
         return None
     try:
         state = _State(**json.loads(options.state.read_text()))
-    except (TypeError, ValueError):
+        key = tuple(decode(base64.b64decode(state.after, validate=True)))
+    except (TypeError, ValueError):  # what is no base64 or no encoding is a ValueError as well
         raise ValueError("the state file is not one of this job; remove it to begin anew") from None
     progress.before, progress.missed = state.seen, state.missed
-    return rows.key_from(state.after)
+    return key
 
 
 def _remember(options: Options, state: _State) -> None:

@@ -18,7 +18,8 @@ from sqlalchemy import types as sqltypes
 from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.default import DefaultDialect
 
-from keyside.values import InvalidValue, Json, Kind, Label, decode, decoder_of, encode, text_column, text_encoding
+from keyside.fields.codec import Reading
+from keyside.values import InvalidValue, Json, Kind, Label, encode, text_encoding
 
 Convert = Callable[[Any], Any]
 
@@ -26,7 +27,7 @@ _ANY_DIALECT: Final = DefaultDialect()
 
 
 @dataclass(frozen=True)
-class Codec:
+class Codec(Reading):
     """`prepare` and `restore` map between the application's value and the one that is encoded; `kind` is what an
     encoding of the column must be, None for any; `read_plain` and `write_plain` speak with a plain column of text or
     bytes."""
@@ -37,7 +38,6 @@ class Codec:
     read_plain: Convert
     write_plain: Convert
     read: Callable[[bytes], Any] | None = None
-    """Reads an encoding in place of `restore`."""
 
     def plain_of(self, storage: str) -> Convert:
         """What a plain column of this storage, "bytes" or "text", holds of a value: bytes are UTF-8 of the text."""
@@ -68,26 +68,6 @@ class Codec:
             return text_encoding
         prepare = self.prepare
         return lambda value: encode(prepare(value))
-
-    def from_column(self) -> Callable[[list[bytes]], list[Any]] | None:
-        """A function for whole columns, where there is a quicker one."""
-        return text_column if self.kind is Kind.TEXT and self.restore is None and self.read is None else None
-
-    def from_bytes(self) -> Callable[[bytes], Any]:
-        """A function, since it runs for every value of a result."""
-        if self.read is not None:
-            return self.read
-        kind, restore = self.kind, self.restore
-        if kind is None:
-            return decode if restore is None else lambda data: restore(decode(data))
-        read, first = decoder_of(kind), int(kind)
-
-        def from_bytes(data: bytes) -> Any:
-            if data[0] != first:
-                raise InvalidValue(f"not a {kind.name.lower()}, which the column's type asks for")
-            return read(data)
-
-        return from_bytes if restore is None else lambda data: restore(from_bytes(data))
 
 
 def _same(value: Any) -> Any:

@@ -5,8 +5,6 @@ backfill(engine, Patient.__table__.c.email, client)       the functions behind `
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -35,7 +33,6 @@ from keyside.living.running import EXACT_COLLATION
 from keyside.living.status import HEAD_BYTES, HEAD_CHARACTERS
 from keyside.sqlalchemy.codecs import codec_of
 from keyside.sqlalchemy.types import BlindIndex, Encrypted, index_columns
-from keyside.values import decode, encode
 
 Bind = Engine | Connection
 Report = Callable[[Progress], object]
@@ -311,15 +308,6 @@ class _Rows:
             return held == given
         collation = EXACT_COLLATION.get(self._bind.dialect.name)
         return held == given if collation is None else held.collate(collation) == given
-
-    def key_text(self, key: tuple[Any, ...]) -> str:
-        return base64.b64encode(encode(key)).decode()
-
-    def key_from(self, text: str) -> tuple[Any, ...]:
-        try:
-            return tuple(decode(base64.b64decode(text, validate=True)))
-        except (binascii.Error, ValueError, TypeError):
-            raise ValueError("the state file is not one of this job; remove it to begin anew") from None
 
 
 def _is_text(type_: Any) -> bool:
