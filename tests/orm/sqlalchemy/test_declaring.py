@@ -16,10 +16,12 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Sequence,
     String,
     Table,
+    Text,
     UniqueConstraint,
     Uuid,
     func,
@@ -48,7 +50,21 @@ def table(*items: Any, key: Column[Any] | None = None) -> Table:
     return Table("t", MetaData(), key, Column("tenant", Integer), *items)
 
 
+def replaced(name: str, *declared: Any) -> Table:
+    return Table("t", table(*declared).metadata, Column(name, String), extend_existing=True)
+
+
 AT_ONCE: dict[str, tuple[Callable[[], Any], str]] = {
+    "variant": (lambda: table(Column("s", secret().with_variant(Text(), "mysql"))), "give storage= a type with"),
+    "variant of an index": (
+        lambda: table(Column("m", secret()), Column("s", BlindIndex("m").with_variant(LargeBinary(40), "sqlite"))),
+        "leave it out",
+    ),
+    "replaced": (lambda: replaced("S", Column("s", secret(), key="mail")), "autoload_replace=False"),
+    "replaced index": (
+        lambda: replaced("s", Column("m", secret()), Column("s", BlindIndex("m"))),
+        "autoload_replace=False",
+    ),
     "unique": (lambda: table(Column("s", secret(), unique=True)), "name its BlindIndex"),
     "index": (lambda: table(Column("s", secret(), index=True)), "name its BlindIndex"),
     "primary key": (lambda: table(Column("s", secret(), primary_key=True)), "use another key"),
@@ -240,3 +256,15 @@ def test_arguments_are_checked_at_run_time(options: Any, told: str) -> None:
         secret(**options)
     with pytest.raises(TypeError, match="keyring: expected the name of a keyring"):
         Encrypted(String, keyring=None)  # type: ignore[arg-type]  # what is tested
+
+
+def test_reflection_does_not_undo_encryption(sqlite: Engine) -> None:
+    declared = table(Column("mail", secret(storage="text"), key="email"))
+    declared.metadata.create_all(sqlite)
+    with pytest.raises(ValueError, match=r"t\.mail: a plain column would take its place"):
+        declared.metadata.reflect(sqlite, extend_existing=True)
+    assert isinstance(declared.c.email.type, Encrypted)
+    declared.metadata.reflect(sqlite, extend_existing=True, autoload_replace=False)
+    assert isinstance(declared.c.email.type, Encrypted)
+    again = Table("t", declared.metadata, Column("mail", secret(), key="email"), extend_existing=True)
+    assert isinstance(again.c.email.type, Encrypted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import pickle
 import uuid
 from collections.abc import Iterator
 from datetime import date
@@ -130,8 +131,21 @@ def test_an_index_that_was_read_is_compared_as_it_is(connection: sa.Connection) 
     assert len(found) == 1
     assert connection.scalars(IDS.where(C.phone_index.in_(found))).all() == [2, 3]
     assert connection.scalars(IDS.where(C.phone_index == found[0])).all() == [2, 3]
-    assert connection.scalars(IDS.where(C.phone_index == memoryview(found[0]))).all() == [2, 3]
     assert connection.scalars(IDS.where(C.phone_index.in_(several))).all() == [2, 3]
+    again = pickle.loads(pickle.dumps(found))
+    assert connection.scalars(IDS.where(C.phone_index.in_(again))).all() == [2, 3]
+
+
+@pytest.mark.parametrize("value", [b"12", bytearray(b"12"), memoryview(b"12")])
+def test_bytes_that_are_no_index_do_not_reach_the_database(connection: sa.Connection, value: bytes) -> None:
+    """They may be the value, of an application that holds it as bytes."""
+    executed: list[str] = []
+    sa.event.listen(connection, "before_cursor_execute", lambda *call: executed.append(str(call[3])))
+    for condition in (C.phone == value, C.phone.in_([value]), C.phone_index == value, C.phone_index != value):
+        with pytest.raises(NotSearchable, match="not of the column's type"):
+            connection.execute(IDS.where(condition))
+    assert executed
+    assert not any("12" in parameters for parameters in executed)
 
 
 def test_a_value_without_an_index_is_not_equal(connection: sa.Connection) -> None:

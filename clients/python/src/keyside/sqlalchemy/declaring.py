@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
-from sqlalchemy import Column, Index, PrimaryKeyConstraint, Sequence, UniqueConstraint
+from sqlalchemy import Column, Index, PrimaryKeyConstraint, Sequence, Table, UniqueConstraint
 from sqlalchemy.sql import visitors
 from sqlalchemy.types import TypeEngine
 
@@ -42,6 +42,30 @@ def stage_named(migrating: Any) -> Stage:
     except ValueError:
         message = f"migrating: expected None, 'plain', 'plaintext' or 'rotating', not {migrating!r}"
         raise ValueError(message) from None
+
+
+def check_variants(column: Column[Any]) -> None:
+    """Raise ValueError for a variant of an encrypted type or a blind index: it would store values as they are."""
+    if column.type._variant_mapping:
+        advice = (
+            "give storage= a type with variants in its place" if hasattr(column.type, "storage") else "leave it out"
+        )
+        _refuse(column, f"with_variant() of its type would store what it is given as it is; {advice}")
+
+
+def check_replaced(column: Column[Any], table: Table) -> None:
+    """Raise ValueError for a column that takes the place of an encrypted one, or of a blind index, and is none."""
+    for declared in table.c:
+        if declared.name.lower() == column.name.lower() and declared is not column and _is_ours(declared):
+            message = (
+                "a plain column would take its place, and store plaintext. Reflect with autoload_replace=False, which "
+                "keeps what is declared, or into another MetaData"
+            )
+            _refuse(declared, message)
+
+
+def _is_ours(column: Column[Any]) -> bool:
+    return hasattr(column.type, "of_column")
 
 
 def check_options(column: Column[Any]) -> None:

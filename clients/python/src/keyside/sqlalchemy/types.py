@@ -29,7 +29,15 @@ from keyside.fields import (
     open_one,
 )
 from keyside.sqlalchemy.codecs import codec_of
-from keyside.sqlalchemy.declaring import check_arguments, check_bindings, check_constraint, check_options, stage_named
+from keyside.sqlalchemy.declaring import (
+    check_arguments,
+    check_bindings,
+    check_constraint,
+    check_options,
+    check_replaced,
+    check_variants,
+    stage_named,
+)
 from keyside.sqlalchemy.placeholders import WRONG_TYPE, NotInstalledPlaceholder, SearchPlaceholder, plain_processor
 from keyside.sqlalchemy.registry import installation_of
 from keyside.sqlalchemy.search import EncryptedComparator, IndexComparator
@@ -40,8 +48,6 @@ LITERAL = "<encrypted>"
 """What a statement with its literals shows. It is no SQL, so such a statement cannot run by accident."""
 
 
-LONGEST_INDEX: Final = 32
-"""Bytes of a blind index; each keyring chooses (docs/spec/envelope.md)."""
 PREFIXED: Final = ("mysql", "mariadb", "mssql")
 """Databases that index no column of unbounded length, or a part of it only."""
 INDEX_BYTES: Final = 64
@@ -289,6 +295,9 @@ class BlindIndex(sqltypes.TypeDecorator[Any]):
 
         return process
 
+    def process_result_value(self, value: Any, dialect: Dialect) -> ReadIndex | None:
+        return None if value is None else ReadIndex(value)
+
     def literal_processor(self, dialect: Dialect) -> Callable[[Any], str]:
         return lambda value: LITERAL
 
@@ -315,20 +324,22 @@ class SearchedIndex(BlindIndex):
             if value is None:
                 return None
             placeholder = kind(index, value)
+            if isinstance(value, ReadIndex):
+                placeholder.sealed = bytes(value)
+                return placeholder
             try:
                 index.encode(value)
             except FieldUnwritable:
-                placeholder.sealed = (
-                    bytes(value) if _is_index(value) else NotSearchable(WRONG_TYPE, index.table, index.source)
-                )
+                placeholder.sealed = NotSearchable(WRONG_TYPE, index.table, index.source)
             return placeholder
 
         return process
 
 
-def _is_index(value: Any) -> bool:
-    """Whether a value that is none of the column's may be an index that was read from the database."""
-    return isinstance(value, bytes | bytearray | memoryview) and 1 <= len(bytes(value)) <= LONGEST_INDEX
+class ReadIndex(bytes):
+    """A blind index that was read from the database, which a search may use again. A value of bytes is none."""
+
+    __slots__ = ()
 
 
 def encrypted_columns(table: FromClause) -> list[Column[Any]]:
@@ -339,10 +350,17 @@ def index_columns(table: FromClause) -> list[Column[Any]]:
     return [column for column in table.c if isinstance(column, Column) and isinstance(column.type, BlindIndex)]
 
 
+@event.listens_for(Column, "before_parent_attach")
+def _check_replaced(column: Column[Any], parent: Any) -> None:
+    if isinstance(parent, Table) and not isinstance(column.type, Encrypted | BlindIndex):
+        check_replaced(column, parent)
+
+
 @event.listens_for(Column, "after_parent_attach")
 def _bind_type(column: Column[Any], parent: Any) -> None:
     if not isinstance(parent, Table) or not isinstance(column.type, Encrypted | BlindIndex):
         return
+    check_variants(column)
     column.type = column.type.of_column(column)
     if isinstance(column.type, Encrypted):
         check_options(column)
