@@ -7,6 +7,7 @@ also be grouped, sorted and compared with values and with indexes of the same ki
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 from weakref import WeakSet
 
@@ -41,6 +42,9 @@ from sqlalchemy.sql.selectable import (
 )
 
 from keyside.fields import NotSearchable
+from keyside.sqlalchemy.assignments import assigned, column_of, is_target, upserted
+from keyside.sqlalchemy.given import clause
+from keyside.sqlalchemy.lineage import sources
 from keyside.sqlalchemy.search import ADVICE, EQUALITY, MEMBERSHIP, NULL_TESTS, refuse
 from keyside.sqlalchemy.texts import check_texts
 from keyside.sqlalchemy.types import BlindIndex, Encrypted, SearchedIndex
@@ -52,6 +56,10 @@ _WITH_DUPLICATES = (
     _CompoundSelectKeyword.UNION_ALL,
     _CompoundSelectKeyword.INTERSECT_ALL,
     _CompoundSelectKeyword.EXCEPT_ALL,
+)
+_ONE_KIND = (
+    "no row tells which of them it holds; select them by statements of their own, or give both columns the same "
+    "keyring, type and context="
 )
 _NOT_COMPARABLE = "compare it with values, or with a blind index of the same keyring, normalisation and context"
 
@@ -66,6 +74,7 @@ def check_searchable(compiled: Any) -> None:
     resolved = getattr(getattr(compiled, "compile_state", None), "statement", statement)
     if resolved is not statement and isinstance(resolved, ClauseElement):
         check_expression(resolved)
+    _check_selected(resolved)
     _check_parameters(compiled)
     _checked.add(compiled)
 
@@ -77,10 +86,39 @@ def check_expression(root: ClauseElement) -> None:
     for element in visitors.iterate(root):
         if isinstance(element, ClauseElement):
             _check(element, transparent)
-        clause: Any = getattr(element, "_post_values_clause", None)
+        upsert: Any = getattr(element, "_post_values_clause", None)
         for name in ("update_whereclause", "inferred_target_whereclause"):
-            if isinstance(criterion := getattr(clause, name, None), ClauseElement):
+            if isinstance(criterion := getattr(upsert, name, None), ClauseElement):
                 check_expression(criterion)
+
+
+def _check_selected(statement: Any) -> None:
+    """Raise NotSearchable for selected columns that hold ciphertexts of one column in some rows, and other things, or
+    ciphertexts of another column, in the rest: no row tells which."""
+    for columns in zip(*_branches(statement), strict=False):
+        _check_sources(columns)
+
+
+def _branches(statement: Any) -> list[list[Any]]:
+    """What a statement selects: a union, once in each branch."""
+    while isinstance(statement, SelectStatementGrouping):
+        statement = statement.element
+    if isinstance(statement, CompoundSelect):
+        return [columns for one in statement.selects for columns in _branches(one)]
+    return [list(statement.selected_columns)] if isinstance(statement, Select) else []
+
+
+def _check_sources(columns: Iterable[Any], what: str = "a union with another column") -> None:
+    given = [source for column in columns for source in sources(column)]
+    kept: Any = next((source for source in given if _is_kept(source)), None)
+    if kept is not None and not all(_is_kept(source) and _same_kind(kept.type, source.type) for source in given):
+        refuse(kept, what, _ONE_KIND)
+
+
+def _is_kept(source: Any) -> bool:
+    """Whether it is a column of ciphertexts, or a blind index."""
+    type_ = getattr(source, "type", None)
+    return isinstance(type_, Encrypted | BlindIndex) and type_.column is not None
 
 
 def searches(statement: Any) -> bool:
@@ -150,6 +188,8 @@ def _check(element: Any, transparent: set[int]) -> None:
     elif isinstance(element, Case):
         whens = [when for when, _ in element.whens]
         _refuse_any([element.value, *whens], "CASE", ADVICE["expression"])
+        values = [then for _, then in element.whens] + ([] if element.else_ is None else [element.else_])
+        _check_sources(values, "CASE with another value")
     elif isinstance(element, ClauseList):
         _check_list(element, transparent)
     elif isinstance(element, Cast):
@@ -166,6 +206,8 @@ def _refuse_any(elements: Any, what: str, advice: str, indexes: bool = True) -> 
         column = concealed(element)
         if column is not None and (indexes or not _is_index(column)):
             refuse(column, what, advice)
+        if column is not None:
+            _check_sources([column])
 
 
 def _check_select(statement: Select[Any], transparent: set[int]) -> None:
@@ -204,11 +246,13 @@ def _check_written(statement: Any) -> None:
     criteria = getattr(statement, "_where_criteria", ())
     _refuse_any(criteria, "a condition", ADVICE["expression"])
     check_texts(statement, criteria, concealed)
-    values = dict(getattr(statement, "_values", None) or {}) | dict(getattr(statement, "_ordered_values", None) or ())
-    for target, value in values.items():
-        if not isinstance(value, BindParameter) and not isinstance(getattr(target, "type", None), BlindIndex):
+    pairs = [] if isinstance(statement, Delete) else [*assigned(statement), *upserted(statement)]
+    for target, value in pairs:
+        if not isinstance(value, BindParameter) and not is_target(column_of(statement, target)):
             _refuse_any(
-                [value], "writing it to another column", "it would store ciphertext; write the value from Python"
+                [clause(value)],
+                "writing it to another column",
+                "it would store ciphertext; write the value from Python",
             )
     source = getattr(statement, "select", None)
     if source is not None:
@@ -243,6 +287,7 @@ def _check_comparison(element: BinaryExpression[Any]) -> None:
             continue
         if not _is_index(column):
             refuse(column, "a comparison with an expression", ADVICE["expression"])
+        _check_sources([column])
         if element.operator not in EQUALITY or not _comparable(column.type, other, element.operator in MEMBERSHIP):
             refuse(column, "a comparison with an expression", _NOT_COMPARABLE)
 
@@ -263,9 +308,19 @@ def _comparable(index: Any, other: Any, membership: bool) -> bool:
 
 
 def _same_kind(one: Any, other: Any) -> bool:
+    """Whether equal values have equal indexes in both, or ciphertexts of one open as those of the other do."""
+    if isinstance(one, Encrypted) or isinstance(other, Encrypted):
+        return type(one) is type(other) and _opened_alike(one) == _opened_alike(other)
     # the type's normalisation: an index's own prepares values of its column's type first
     return one.normalize == other.normalize and all(
         getattr(one.index(), name) == getattr(other.index(), name) for name in ("keyring", "partition", "prefix")
+    )
+
+
+def _opened_alike(type_: Any) -> tuple[Any, ...]:
+    return (
+        *(type_.keyring, type_.context, type_.partition, type_.bind),
+        *(type_.stored_as_text, type_.migrating, type_.on_error, type(type_.inner)),
     )
 
 

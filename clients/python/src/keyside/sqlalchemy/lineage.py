@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy import Column
@@ -31,6 +32,18 @@ def is_of_row(other: Any, own: Column[Any], column: Any) -> bool:
         return False
     # of a union, each branch: the row of one with NULL in this column holds nothing to compare or open
     return all(_is_null(one) or is_of_row(two, own, one) for one, two in zip(below, others_below, strict=True))
+
+
+def sources(column: Any) -> Iterator[Any]:
+    """The columns and expressions that a column's values come from: one, or of a union one of each branch. NULL, which
+    stands for no column, is left out."""
+    column = bare(column)
+    below = _below(column) if getattr(column, "table", None) is not None else []
+    if below:
+        for one in below:
+            yield from sources(one)
+    elif not _is_null(column):
+        yield column
 
 
 def bare(element: Any) -> Any:

@@ -53,9 +53,27 @@ def check_texts(statement: Any, criteria: Iterable[Any], concealed: Concealed) -
         return
     known = _columns_by_name(statement)
     for name, what, advice in found:
-        column = concealed(known.get(name))
-        if column is not None and hasattr(column.type, "keyring"):
-            refuse(column, f"{what} {name!r}", ADVICE[advice])
+        _refuse(concealed(known.get(name)), f"{what} {name!r}", advice)
+    _check_positions(statement, concealed)
+
+
+def _check_positions(statement: Any, concealed: Concealed) -> None:
+    """`ORDER BY 1` is the first of the columns that are selected."""
+    if not isinstance(statement, SelectBase):
+        return
+    selected = list(statement.selected_columns)
+    for elements, what, advice in (
+        (getattr(statement, "_order_by_clauses", ()), "ORDER BY", "order"),
+        (getattr(statement, "_group_by_clauses", ()), "GROUP BY", "group"),
+    ):
+        for name in [name for element in elements for name in _names(element)]:
+            if name.isdecimal() and 1 <= int(name) <= len(selected):
+                _refuse(concealed(selected[int(name) - 1]), f"{what} {name}", advice)
+
+
+def _refuse(column: ColumnElement[Any] | None, what: str, advice: str) -> None:
+    if column is not None and hasattr(column.type, "keyring"):
+        refuse(column, what, ADVICE[advice])
 
 
 def _windows(columns: Iterable[Any]) -> Iterator[ClauseElement]:
