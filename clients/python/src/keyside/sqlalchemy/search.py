@@ -112,7 +112,7 @@ class EncryptedComparator(sqltypes.TypeDecorator.Comparator[Any]):
         if own is not None and is_of_row(self.expr, own, self.expr):
             for index in declared:
                 if index.type.normalize.whole and (found := beside(self.expr, index)) is not None:
-                    return found
+                    return _of_entity(found, self.expr)
         if own is not None and getattr(bare(self.expr), "table", None) is None:
             refuse(self.expr, "equality", "it is no column of a table any more; " + ADVICE["expression"])
         refuse(self.expr, "equality", self._without_index(own, declared))
@@ -128,6 +128,13 @@ class EncryptedComparator(sqltypes.TypeDecorator.Comparator[Any]):
         advice = f"add a column BlindIndex({own.name if own is not None else '…'!r}) to the table"
         partial = ", ".join(index.key for index in declared)
         return f"{advice}; for a part of the value, compare {partial} ({FUNCTIONS})" if partial else advice
+
+
+def _of_entity(index: ColumnElement[Any], column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The index as a column of the class that the encrypted column is mapped by: where the ORM puts a union in place of
+    its table, it goes by that."""
+    known = {name: one for name, one in column._annotations.items() if name in ("parententity", "parentmapper")}
+    return index._annotate(known) if known else index
 
 
 def _without_index_known(
