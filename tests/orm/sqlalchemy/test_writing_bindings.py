@@ -228,7 +228,8 @@ class Shouted(TypeDecorator[str]):
     [
         (Shouted(10), "abc", "ABC"),
         (Uuid(), str(KEY), KEY),
-        (Uuid(as_uuid=False), KEY.hex, KEY.hex),
+        (Uuid(as_uuid=False), KEY.hex, str(KEY)),
+        (Uuid(as_uuid=False), str(KEY).upper(), str(KEY)),
         (Enum("a", "b", native_enum=False), "a", "a"),
         (String(10), "a", "a"),
     ],

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
-from sqlalchemy import Column, Index, PrimaryKeyConstraint, Sequence, Table, UniqueConstraint
+from sqlalchemy import Column, Float, Index, PrimaryKeyConstraint, Sequence, Table, UniqueConstraint
 from sqlalchemy.sql import visitors
 from sqlalchemy.types import TypeEngine
 
@@ -98,6 +98,8 @@ def check_bindings(column: Column[Any]) -> None:
             if needed is None:
                 there = ", ".join(one.key for one in column.table.c if one is not column)
                 _refuse(column, f"{what} names {name!r}, which is no column of the table ({there})")
+            if isinstance(needed.type, Float):
+                _refuse(column, f"{what} names {name!r}, a float: databases round them; name a column of whole numbers")
             if what == "bind" and _made_by_database(needed):
                 message = f"it is bound to {name!r}, which the database makes after the value is encrypted; give that "
                 _refuse(column, f"{message}{_KNOWN_BEFORE}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from datetime import date, datetime
+from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from sqlalchemy import Column, TypeDecorator
+from sqlalchemy import types as sqltypes
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeEngine
 
@@ -30,8 +31,9 @@ def as_read(column: Column[Any], dialect: Dialect) -> Convert:
         except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError):
             # not chained: messages of these errors quote the value
             message = (
-                f"ciphertexts are bound to {column.key}, which gives back another kind of value than "
-                f"{type(value).__name__}, so that the row would not open; give the kind that it gives back"
+                f"ciphertexts are bound to {column.key}, which gives back another kind of value than this "
+                f"{type(value).__name__}, so that the row would not open; give the value that it gives back: of its "
+                "kind, with its zone, length and decimals"
             )
             raise BindingMissing(message, column.table.name, column.name) from None
 
@@ -46,7 +48,73 @@ def _conversion(type_: TypeEngine[Any], dialect: Dialect) -> Convert:
     except RuntimeError:  # what a type raises that names none (a subclass of it)
         return _as_it_is
     convert = _CONVERSIONS.get(kind, _Same(kind))
-    return lambda value: value if type(value) is kind else convert(value)
+    kept = _kept(type_._variant_mapping.get(dialect.name, type_), dialect)
+    if kept is None:
+        return lambda value: value if type(value) is kind else convert(value)
+
+    def checked(value: Any) -> Any:
+        value = value if type(value) is kind else convert(value)
+        return kept(value)
+
+    return checked
+
+
+def _kept(type_: TypeEngine[Any], dialect: Dialect) -> Convert | None:
+    """What refuses a value that the database would round, pad or take to another zone; None where it does not."""
+    of_mysql = dialect.name in ("mysql", "mariadb")
+    if isinstance(type_, sqltypes.Uuid) and not type_.as_uuid:
+        return lambda value: str(UUID(value))
+    if isinstance(type_, sqltypes.Numeric) and not isinstance(type_, sqltypes.Float):
+        return _Scale(type_.scale, type_._effective_decimal_return_scale, dialect.name)
+    if isinstance(type_, sqltypes.DateTime | sqltypes.Time):
+        aware = bool(type_.timezone) and dialect.name not in ("sqlite", "mysql", "mariadb")
+        return _Moment(aware, (getattr(type_, "fsp", None) or 0) if of_mysql else 6)
+    if isinstance(type_, sqltypes.CHAR):
+        return _Padded(type_.length or 1 if dialect.name == "postgresql" else None)
+    if isinstance(type_, sqltypes.BINARY) and of_mysql:
+        return _Padded(type_.length or 1)
+    return None
+
+
+class _Scale:
+    """For numbers: no more decimals than the column keeps."""
+
+    def __init__(self, scale: int | None, returned: int, dialect: str) -> None:
+        if scale is None and dialect in ("mysql", "mariadb"):
+            scale = 0
+        elif scale is None and dialect == "sqlite":
+            scale = returned
+        self._scale = scale
+
+    def __call__(self, value: Any) -> Any:
+        if self._scale is not None and round(value, self._scale) != value:
+            raise ValueError
+        return value
+
+
+class _Moment:
+    """For datetimes and times: with a zone where the column has one, and no finer than it keeps them."""
+
+    def __init__(self, aware: bool, digits: int) -> None:
+        self._aware = aware
+        self._digits = digits
+
+    def __call__(self, value: datetime | time) -> datetime | time:
+        if (value.tzinfo is not None) is not self._aware or value.microsecond % 10 ** (6 - self._digits):
+            raise ValueError
+        return value
+
+
+class _Padded:
+    """For texts and bytes of a fixed length, `length` None: for those whose blanks at the end are lost."""
+
+    def __init__(self, length: int | None) -> None:
+        self._length = length
+
+    def __call__(self, value: Any) -> Any:
+        if len(value) != self._length if self._length is not None else value.endswith(" "):
+            raise ValueError
+        return value
 
 
 def _decorated(type_: TypeDecorator[Any], dialect: Dialect) -> Convert:
