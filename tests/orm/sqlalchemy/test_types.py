@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from keyside import Client
-from keyside.fields import FieldUnreadable, NotSearchable
+from keyside.fields import FieldUnreadable, FieldUnwritable, NotSearchable
 from keyside.sqlalchemy import BlindIndex, Encrypted, install
 from keyside.testing import assert_round_trips
 
@@ -261,3 +261,13 @@ def test_plaintext_of_any_type_is_looked_for(connection: Any, type_: Any, value:
     connection.execute(sa.insert(table), {"id": 2, "value": value})
     assert sorted(connection.scalars(sa.select(table.c.id).where(table.c.value == value))) == [1, 2]
     assert connection.scalars(sa.select(table.c.id).where(table.c.value != value)).all() == []
+
+
+@pytest.mark.parametrize(("type_", "given"), [(sa.Enum(Size), "nope"), (sa.Enum(Size), "small"), (sa.Enum("a"), "b")])
+def test_what_is_no_member_of_an_enum_is_not_written(connection: Any, type_: Any, given: str) -> None:
+    """A plain column's database refuses it; written, each read of the row would raise."""
+    table = table_of(type_)
+    table.create(connection)
+    for written in (sa.insert(table), sa.update(table)):
+        with pytest.raises(FieldUnwritable):
+            connection.execute(written.values(value=given))

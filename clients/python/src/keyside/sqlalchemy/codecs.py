@@ -208,7 +208,16 @@ def _overrides(inner: sqltypes.TypeDecorator[Any], name: str) -> bool:
 
 
 def _enumeration(inner: sqltypes.Enum) -> Codec:
-    to_label = inner.bind_processor(_ANY_DIALECT) or _same  # type: ignore[no-untyped-call]  # untyped there
+    label_of = inner.bind_processor(_ANY_DIALECT) or _same  # type: ignore[no-untyped-call]  # untyped there
+    labels = frozenset(inner.enums)
+
+    def to_label(value: Any) -> Any:
+        label = label_of(value)
+        if label not in labels:
+            # which a plain column's database refuses, or the type when it is read: then no row of the table is
+            raise LookupError
+        return label
+
     from_label = inner.result_processor(_ANY_DIALECT, None) or _same  # type: ignore[no-untyped-call]  # untyped there
     return Codec(
         lambda value: Label(to_label(value)),

@@ -164,8 +164,15 @@ def _encrypted(column: sa.Column[Any]) -> Encrypted:
 def _plain_reader(source: sa.Column[Any], type_: Encrypted, bind: Bind) -> Callable[[Any], Any]:
     read: Callable[[Any], Any] | None = None
     if not isinstance(source.type, sa.JSON):
-        read = source.type.dialect_impl(bind.dialect).result_processor(bind.dialect, None)
+        read = source.type.dialect_impl(bind.dialect).result_processor(bind.dialect, _type_code(source, bind))
     return read or codec_of(type_.inner, bind.dialect).read_plain
+
+
+def _type_code(column: sa.Column[Any], bind: Bind) -> object:
+    """What the driver calls the column's type in a result: PostgreSQL's numbers are read by it."""
+    nothing = sa.select(sa.column(column.name)).select_from(column.table).limit(0)
+    with _connected(bind) as connection, connection.execute(nothing) as result:
+        return result.cursor.description[0][1] if result.cursor is not None and result.cursor.description else None
 
 
 @contextmanager
