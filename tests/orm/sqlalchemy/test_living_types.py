@@ -56,7 +56,9 @@ def test_values_of_every_type_are_copied_and_written_back(engine: sa.Engine, cli
     given = VALUES | (ON_POSTGRESQL if engine.dialect.name == "postgresql" else {})
     metadata = sa.MetaData()
     plain = [sa.Column(name, type_) for name, (type_, _) in given.items()]
-    sealed = [sa.Column(f"{name}_sealed", Encrypted(type_, keyring="notes")) for name, (type_, _) in given.items()]
+    sealed: list[sa.Column[Any]] = [
+        sa.Column(f"{name}_sealed", Encrypted(type_, keyring="notes")) for name, (type_, _) in given.items()
+    ]
     table = sa.Table("kinds", metadata, sa.Column("id", sa.Integer, primary_key=True), *plain, *sealed)
     metadata.drop_all(engine)
     metadata.create_all(engine)

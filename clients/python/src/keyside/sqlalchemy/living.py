@@ -170,7 +170,7 @@ def _plain_reader(source: sa.Column[Any], type_: Encrypted, bind: Bind) -> Calla
 
 def _type_code(column: sa.Column[Any], bind: Bind) -> object:
     """What the driver calls the column's type in a result: PostgreSQL's numbers are read by it."""
-    nothing = sa.select(sa.column(column.name)).select_from(column.table).limit(0)
+    nothing: sa.Select[Any] = sa.select(sa.column(column.name)).select_from(column.table).limit(0)
     with _connected(bind) as connection, connection.execute(nothing) as result:
         return result.cursor.description[0][1] if result.cursor is not None and result.cursor.description else None
 
