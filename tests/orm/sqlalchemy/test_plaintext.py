@@ -141,3 +141,48 @@ def test_what_does_not_fit_is_refused_in_every_stage(client: Client) -> None:
                 assert "SECRET" not in f"{unwritable.value}{unsearchable.value}"
             refusing.metadata.drop_all(engine)
     engine.dispose()
+
+
+@pytest.mark.parametrize("storage", ["text", "bytes"])
+@pytest.mark.parametrize("normalize", ["exact", "casefold", "trim", "digits"])
+def test_an_index_is_believed_of_ciphertext_alone(
+    engine: sa.Engine, client: Client, storage: Any, normalize: Any
+) -> None:
+    """The release before changes plaintext beside this one, and knows no index."""
+
+    def stage(migrating: str | None) -> sa.Table:
+        return sa.Table(
+            "moved",
+            sa.MetaData(),
+            sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+            sa.Column("value", Encrypted(sa.String, "k", storage=storage, migrating=migrating)),
+            sa.Column("value_index", BlindIndex("value", normalize=normalize)),
+        )
+
+    plain, dual = stage("plain"), stage("plaintext")
+    before = sa.table("moved", sa.column("id"), sa.column("value", sa.Text if storage == "text" else sa.LargeBinary))
+
+    def ids(table: sa.Table, condition: Any) -> list[int]:
+        return list(connection.scalars(sa.select(table.c.id).where(condition).order_by("id")))
+
+    plain.metadata.drop_all(engine)
+    plain.metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(sa.insert(plain), [{"id": 1, "value": "first 1"}, {"id": 2, "value": None}])
+        connection.execute(sa.insert(dual), [{"id": 3, "value": "third 3"}, {"id": 4, "value": "none"}])
+        second = "Zweite Ä 2"
+        connection.execute(
+            sa.update(before).where(before.c.id == 1).values(value=second if storage == "text" else second.encode())
+        )
+        for table in (plain, dual):
+            value = table.c.value
+            assert ids(table, value == second) == ids(table, value.in_([second])) == [1]
+            assert ids(table, value == "first 1") == []
+            assert ids(table, value == "third 3") == [3]
+            assert ids(table, value != second) == ids(table, ~(value == second)) == [3, 4]
+            assert ids(table, value != "third 3") == ids(table, value.not_in(["third 3"])) == [1, 4]
+            assert ids(table, value.is_distinct_from("third 3")) == [1, 2, 4]
+        backfill(connection, dual.c.value, client)
+        assert ids(dual, dual.c.value == second) == [1]
+        assert ids(dual, dual.c.value == "first 1") == []
+    plain.metadata.drop_all(engine)

@@ -16,6 +16,8 @@ from keyside.text import PREFIX, from_text, to_text
 from keyside.values import InvalidValue, decode, encode
 
 MAGIC: Final = b"\xc1\x01"
+TEXT_HEAD: Final = "ks1.wQ"
+"""What every ciphertext begins with in its text form: the prefix and `MAGIC`, as far as whole characters tell it."""
 LEAST_ENVELOPE: Final = 38
 KEYRING_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 """docs/spec/wire.md"""

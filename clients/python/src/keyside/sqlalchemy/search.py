@@ -90,8 +90,9 @@ class EncryptedComparator(sqltypes.TypeDecorator.Comparator[Any]):
         index = self._index()
         found: ColumnElement[Any] = index.operate(op, value, **options)
         type_: Encrypted = self.expr.type  # type: ignore[assignment]  # this is its comparator
+        found = _without_index_known(self.expr, index, found, op)
         if not type_.migrating.reads_plaintext:
-            return _without_index_known(self.expr, index, found, op)
+            return found
         if isinstance(value, PyWrapper):
             refuse(
                 self.expr, "a variable of a lambda", "while the column is `migrating`, build the statement without it"

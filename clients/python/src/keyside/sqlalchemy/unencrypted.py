@@ -1,16 +1,18 @@
-"""Searching while a column still holds plaintext: rows without an index are compared as they are."""
+"""Searching while a column still holds plaintext: rows of plaintext are compared as they are."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import and_, func, or_
+from sqlalchemy import and_, func, literal_column, not_, or_
 from sqlalchemy import types as sqltypes
 from sqlalchemy.engine import Dialect
+from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import ColumnElement, TypeCoerce
 
 from keyside.fields import MASK, NotSearchable
+from keyside.fields.declaration import MAGIC, TEXT_HEAD
 from keyside.sqlalchemy.codecs import codec_of
 from keyside.sqlalchemy.given import typed
 from keyside.sqlalchemy.placeholders import WRONG_TYPE, plain_processor
@@ -57,22 +59,41 @@ class PlainSearched(sqltypes.TypeDecorator[Any]):
 
 
 _NORMAL: dict[str, Callable[[str], str]] = {"casefold": lambda text: text.strip().lower(), "trim": str.strip}
+_ALL_OF: Final = frozenset({operators.ne, operators.not_in_op, operators.is_distinct_from})
+"""Operators that both spellings must fulfil, where one is enough for the others."""
 
 
 def with_plaintext(
     column: ColumnElement[Any], index: ColumnElement[Any], found: ColumnElement[Any], op: Any, value: Any
 ) -> ColumnElement[Any]:
-    """A condition on an index, and the same one on what rows without an index hold.
+    """`found`, a condition on an index, for rows of ciphertext, and the same one on what the others hold: the release
+    before changes plaintext and leaves the index as it was.
 
     Each half names its rows, so that neither is NULL for a row of the other: the condition may be negated.
     """
     encrypted: Any = column.type
+    sealed = and_(column.is_not(None), _head(column) == (TEXT_HEAD if encrypted.stored_as_text else MAGIC))
+    return or_(and_(sealed, found), and_(not_(sealed), _on_plaintext(column, index, op, value)))
+
+
+def _head(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The first characters or bytes of what is stored, which tell ciphertext."""
+    encrypted: Any = column.type
+    type_: sqltypes.TypeEngine[Any] = sqltypes.Text() if encrypted.stored_as_text else sqltypes.LargeBinary()
+    length = len(TEXT_HEAD if encrypted.stored_as_text else MAGIC)
+    return func.substr(StoredPlaintext(column, type_), literal_column("1"), literal_column(str(length)), type_=type_)
+
+
+def _on_plaintext(column: ColumnElement[Any], index: ColumnElement[Any], op: Any, value: Any) -> ColumnElement[Any]:
+    """A comparison with the very spelling that is looked for, and with as much of the normalisation as SQL has."""
+    encrypted: Any = column.type
     normalize = index.type.normalize.name  # type: ignore[attr-defined]  # an index column
-    type_ = PlainSearched(encrypted, normalize)
-    plain: ColumnElement[Any] = StoredPlaintext(column, type_)
+    spelled = PlainSearched(encrypted, "exact")
+    conditions = [StoredPlaintext(column, spelled).operate(op, typed(value, spelled, f"{encrypted.context}_spelled"))]
     if encrypted.stored_as_text and normalize in _NORMAL:
-        plain = func.trim(plain, type_=type_)
-    if encrypted.stored_as_text and normalize == "casefold":
-        plain = func.lower(plain, type_=type_)
-    still_plain = plain.operate(op, typed(value, type_, f"{type_.encrypted.context}_plain"))
-    return or_(and_(index.is_not(None), found), and_(index.is_(None), still_plain))
+        type_ = PlainSearched(encrypted, normalize)
+        normal: ColumnElement[Any] = func.trim(StoredPlaintext(column, type_), type_=type_)
+        if normalize == "casefold":
+            normal = func.lower(normal, type_=type_)
+        conditions.append(normal.operate(op, typed(value, type_, f"{encrypted.context}_plain")))
+    return and_(*conditions) if op in _ALL_OF else or_(*conditions)
