@@ -224,6 +224,8 @@ def test_alembic_operations(engine: sa.Engine, client: Client, twin: Twin, monke
     offline: Any = Operations(MigrationContext.configure(dialect_name="sqlite", opts={"as_sql": True}))
     with pytest.raises(ValueError, match="offline"):
         offline.keyside_backfill(NAME)
+    with pytest.raises(TypeError, match="expected a column of the application's models"):
+        offline.keyside_backfill("people.name")
     assert alembic.BackfillOperation is not None
 
 
@@ -390,3 +392,15 @@ def test_a_killed_backfill_goes_on(engine: sa.Engine, twin: Twin) -> None:
     assert subprocess.run(words, capture_output=True, check=True).returncode == 0
     assert status(engine, NAME).encrypted == ROWS - 5
     assert read(engine, NAME) == NAMES
+
+
+def test_a_reader_that_goes_away_is_no_error_of_the_command(engine: sa.Engine) -> None:
+    words = [sys.executable, "-m", "keyside.orm", "status", MODELS]
+    words += ["--url", engine.url.render_as_string(hide_password=False)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    told = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(60), told) == (0, b"")

@@ -11,6 +11,7 @@ The work is in `keyside.sqlalchemy.commands`; what is here runs without SQLAlche
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +37,9 @@ def main(words: Sequence[str] | None = None) -> int:
         return _say(f"{error.name} is not installed; install this package with its extra: keyside[sqlalchemy]")
     try:
         commands.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `keyside-orm status … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         return _say("interrupted; what is done stays done, and the same command goes on", EXIT_INTERRUPTED)
     except commands.TROUBLE as error:

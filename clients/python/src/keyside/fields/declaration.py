@@ -109,6 +109,8 @@ class Place:
         block = f"run the statement in `with keyside.context({name}=…)`"
         if isinstance(self.partition, FromContext):
             return f"its partition is taken from keyside.context; {block}"
+        if isinstance(self, Index):
+            return f"it is computed for one partition, the value of {name}; {block}"
         return f"its partition is the value of {name}, which this statement does not tell; name the column, or {block}"
 
 
@@ -146,7 +148,8 @@ class Field(Place):
         if key is None or None in key:
             raise BindingMissing(
                 f"it is bound to the row's {', '.join(self.bind)}, which this statement does not tell; name the columns"
-                " beside it, and give rows their key before they are inserted (a default that Python computes)",
+                " beside it, compare them with values in WHERE, or give rows their key before they are inserted (a"
+                " default that Python computes)",
                 self.table,
                 self.column,
             )

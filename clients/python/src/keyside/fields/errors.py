@@ -48,7 +48,7 @@ class FieldUnwritable(FieldError, ValueError):
 
 
 class FieldUnavailable(FieldError):
-    """The sidecar did not answer, or cannot serve now. Nothing was written; the transaction goes on."""
+    """The sidecar did not answer, or cannot serve now. Nothing was sent to the database for it."""
 
     retryable = True
 

@@ -43,6 +43,9 @@ class _ColumnOperation(MigrateOperation):
         client: Client | None = None,
         options: Options = Options(),  # noqa: B008  frozen
     ) -> None:
+        if not isinstance(column, Column):
+            kind = type(column).__name__
+            raise TypeError(f"expected a column of the application's models (Patient.__table__.c.email), not a {kind}")
         self.column = column
         self.other = other
         self.client = client

@@ -45,5 +45,8 @@ def installed_engine() -> Engine:
     """The engine that has a client. Raises NotInstalled when there is none, or more than one."""
     engines = [engine for found in _installations.values() if (engine := found.engine()) is not None]
     if len(engines) != 1:
-        raise NotInstalled(f"{len(engines)} engines have a Keyside client; name the one that is meant")
+        advice = (
+            "say which is meant (bind=engine)" if engines else "call keyside.sqlalchemy.install(engine, client) first"
+        )
+        raise NotInstalled(f"{len(engines)} engines have a Keyside client; {advice}")
     return engines[0]
