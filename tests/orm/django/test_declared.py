@@ -10,6 +10,7 @@ from django.contrib import admin
 from django.contrib.admin.helpers import AdminReadonlyField
 from django.contrib.auth.models import User
 from django.db import connections, models, transaction
+from django.db.migrations.state import ModelState, StateApps
 from django.db.models import F, Q
 from django.db.models.functions import Lower
 from django.http import HttpRequest
@@ -90,6 +91,28 @@ def test_the_schema_names_no_ciphertext() -> None:
         assert f"{name} refers to" in named, name
     assert "fine" not in named
     assert len(found) == 12
+
+
+@isolate_apps(APP)
+def test_a_field_inside_may_stand_inside_another_too(database: str) -> None:
+    inner = models.CharField(max_length=20)
+
+    class Twins(models.Model):
+        first = EncryptedField(inner, keyring="k", blind_index=BlindIndex())
+        family = EncryptedField(inner, keyring="k", blind_index=BlindIndex())
+
+        class Meta:
+            app_label = "clinics"
+
+    past = ModelState.from_model(Twins)
+    past.name = "Past"
+    historical = StateApps([], {("clinics", "past"): past}, ignore_swappable=True).get_model("clinics", "Past")
+    with created(database, Twins):
+        Twins.objects.create(first="Ada", family="Lovelace")
+        assert Twins.objects.filter(first="Ada").values_list("first", "family").get() == ("Ada", "Lovelace")
+    for model in (Twins, historical):
+        assert {model._meta.get_field(name).inner.model for name in ("first", "family")} == {model}
+    assert not hasattr(inner, "model")
 
 
 def test_plaintext_that_looks_like_ciphertext_is_not_written(guarded: str) -> None:

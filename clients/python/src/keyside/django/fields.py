@@ -82,7 +82,8 @@ class EncryptedField(TypedField[Set, Get]):
         on_error: OnFieldError = "raise",
         migrating: str | Stage | None = None,
     ) -> None:
-        self.inner = field = _encryptable(inner)
+        # of its own: the model names it, and another field or a historical model may be made with the same one
+        self.inner = field = copy.deepcopy(_encryptable(inner))
         self.keyring = keyring
         self.partition = partition
         self.bind = (bind,) if isinstance(bind, str) else tuple(bind)
