@@ -76,11 +76,11 @@ def bindings(field: Any) -> list[str]:
 
 
 def cleaned(field: models.Field, value: Any) -> Any:
-    """A value as the database will return it. Raises BindingMissing for an expression, and for what the field does not
-    accept."""
+    """A value as the database will return it. Raises BindingMissing for an expression, an object, and for what the field
+    does not accept."""
     if value is None:
         return None
-    if not hasattr(value, "resolve_expression"):
+    if not hasattr(value, "resolve_expression") and not isinstance(value, models.Model):
         try:
             return field.to_python(value)
         except ValidationError:

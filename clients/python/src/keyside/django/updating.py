@@ -133,7 +133,7 @@ class _Update:
         self._written = {field.name for field, _, _ in values}
         alias = query.get_initial_alias()
         self._pins = pinned(query.where, alias)
-        new = {field.attname: value for field, _, value in values if not isinstance(value, Told | Kept)}
+        new = {field.attname: _saved(field, value) for field, _, value in values if not isinstance(value, Told | Kept)}
         self._row = row_of_values(self._model, new, self._pins)
         self._alias = alias
         self._assumed = Assumed(self._model, alias)
@@ -218,6 +218,12 @@ class _Update:
                 self._assume_kept(field, row_of_instance(instance), instance.pk)
             elif getattr(instance, field.attname) is not None:
                 self._assume(field, row_of_instance(instance), instance.pk)
+
+
+def _saved(field: models.Field, value: Any) -> Any:
+    """What Django writes of an object that a relation is set to; it asks only when the statement is compiled."""
+    related = field.remote_field and hasattr(value, "prepare_database_save")
+    return value.prepare_database_save(field) if related else value
 
 
 def _for_index(field: EncryptedField, index: BlindIndexField, value: Any, row: Row | None = None) -> Any:
