@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from uuid import uuid4
 
 import pytest
 from django.db import models
@@ -39,6 +40,29 @@ with isolate_apps(APP):
         class Meta:
             app_label = "clinics"
 
+    class House(models.Model):
+        id = models.UUIDField(primary_key=True, default=uuid4)
+        street = models.CharField(max_length=20, db_column="road")
+        key = secret(bind="id")
+        by_column = secret(bind="road", partition="road", blind_index=BlindIndex(partitioned=True))
+
+        class Meta:
+            app_label = "clinics"
+
+    class NamedHouse(House):
+        class Meta:
+            app_label = "clinics"
+            proxy = True
+
+    class Palace(House):
+        """Its column has the name of its parent's."""
+
+        house = models.OneToOneField(House, models.CASCADE, parent_link=True, primary_key=True, db_column="id")
+        gate = secret(bind="house")
+
+        class Meta:
+            app_label = "clinics"
+
 
 @pytest.fixture
 def towns(database: str) -> Iterator[None]:
@@ -61,3 +85,18 @@ def test_a_relation_may_be_written_as_an_object(towns: None) -> None:
         with pytest.raises(BindingMissing, match="write a value"):
             write()
     assert Town.objects.get().among == "e"
+
+
+@pytest.mark.parametrize("model", [House, NamedHouse, Palace])
+def test_the_row_is_that_of_the_table_that_holds_the_value(database: str, model: type[House]) -> None:
+    with created(database, House, Palace):
+        own = {"gate": "g"} if model is Palace else {}
+        one = model.objects.create(street="s", key="k", by_column="c", **own)
+        one.street = "t"
+        one.save()
+        found = model.objects.get(street="t", by_column="c")
+        assert (found.key, found.by_column, *[getattr(found, name) for name in own]) == ("k", "c", *own.values())
+        found.key = found.by_column = "new"
+        table = House if model is Palace else model
+        table.objects.bulk_update([found], ["key", "by_column"])
+        assert model.objects.values_list("key", "by_column").get() == ("new", "new")

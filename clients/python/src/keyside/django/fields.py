@@ -266,9 +266,10 @@ class EncryptedField(TypedField[Set, Get]):
     def _pre_save(self, model_instance: models.Model, add: bool) -> Any:
         value = self.inner.pre_save(model_instance, add)
         if value is None:
-            return Kept(row_of_instance(model_instance)) if not add and is_kept(self, model_instance) else None
+            kept = not add and is_kept(self, model_instance)
+            return Kept(row_of_instance(model_instance, self.model)) if kept else None
         if self.declaration.needs_row and not hasattr(value, "resolve_expression"):
-            return Told(value, row_of_instance(model_instance))
+            return Told(value, row_of_instance(model_instance, self.model))
         return value
 
     def get_prep_value(self, value: Any) -> Any:

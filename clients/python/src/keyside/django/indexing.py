@@ -158,7 +158,7 @@ class BlindIndexField(models.Field):
         chooser = self.declaration.partition_column
         if chooser is None:
             return value
-        row = row_of_instance(instance)
+        row = row_of_instance(instance, self.model)
         try:
             return None if row(chooser) is None else Told(value, row)
         except BindingMissing:
@@ -180,7 +180,7 @@ class BlindIndexField(models.Field):
     def _pre_save(self, model_instance: models.Model, add: bool) -> Any:
         value = getattr(model_instance, self.source_field.attname)
         if self.declaration.needs_row and value is not None:
-            return Told(value, row_of_instance(model_instance))
+            return Told(value, row_of_instance(model_instance, self.model))
         return value
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:

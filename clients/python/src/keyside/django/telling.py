@@ -76,8 +76,8 @@ def bindings(field: Any) -> list[str]:
 
 
 def cleaned(field: models.Field, value: Any) -> Any:
-    """A value as the database will return it. Raises BindingMissing for an expression, an object, and for what the field
-    does not accept."""
+    """A value as the database will return it. Raises BindingMissing for an expression or an object, and for what the
+    field does not accept."""
     if value is None:
         return None
     if not hasattr(value, "resolve_expression") and not isinstance(value, models.Model):
@@ -89,11 +89,11 @@ def cleaned(field: models.Field, value: Any) -> Any:
     raise BindingMissing(message, field.model._meta.db_table, field.column)
 
 
-def row_of_instance(instance: models.Model) -> Row:
-    """What an object says of its own row."""
+def row_of_instance(instance: models.Model, model: type[models.Model]) -> Row:
+    """What an object says of its row in the table of `model`: its class, or what a proxy or child inherits from."""
 
     def value(name: str) -> Any:
-        field = field_named(type(instance), name) or instance._meta.get_field(name)
+        field = field_named(model, name) or model._meta.get_field(name)
         return cleaned(field, getattr(instance, field.attname))
 
     return value

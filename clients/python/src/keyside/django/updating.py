@@ -215,9 +215,9 @@ class _Update:
                 continue
             self._assumed.object(instance.pk)
             if is_kept(field, instance):
-                self._assume_kept(field, row_of_instance(instance), instance.pk)
+                self._assume_kept(field, row_of_instance(instance, field.model), instance.pk)
             elif getattr(instance, field.attname) is not None:
-                self._assume(field, row_of_instance(instance), instance.pk)
+                self._assume(field, row_of_instance(instance, field.model), instance.pk)
 
 
 def _saved(field: models.Field, value: Any) -> Any:
@@ -258,7 +258,7 @@ def _result(field: EncryptedField, case: Any, target: Any, row: Row | None) -> A
         return _each_told(field, case.result, target, row)
     if is_kept(field, instance):
         return Standing(field.model._meta.db_table, target)
-    return _each_told(field, case.result, target, row_of_instance(instance))
+    return _each_told(field, case.result, target, row_of_instance(instance, field.model))
 
 
 def _object_of(condition: Any) -> Any:
@@ -273,7 +273,7 @@ def _pre_save_val(original: Any) -> Any:
         value = original(self, field, obj)
         if self.query.raw and isinstance(field, EncryptedField | BlindIndexField) and value is not None:
             # a fixture's object is written as it is, without pre_save
-            return Told(value, row_of_instance(obj))
+            return Told(value, row_of_instance(obj, field.model))
         return value
 
     return pre_save_val
