@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
 from uuid import uuid4
 
 import pytest
-from django.db import models
+from django.contrib.postgres.fields import ArrayField
+from django.db import connections, models
 from django.db.models import F
 from django.test.utils import isolate_apps
+from django.utils.translation import gettext_lazy
 from keyside.django import BlindIndex, EncryptedField
 from keyside.fields import BindingMissing
 
@@ -63,6 +68,68 @@ with isolate_apps(APP):
         class Meta:
             app_label = "clinics"
 
+    class Lowered(models.CharField):
+        """The application's own: told for the database alone."""
+
+        def get_prep_value(self, value: Any) -> Any:
+            value = super().get_prep_value(value)
+            return value if value is None else value.lower()
+
+    class Prefixed(models.CharField):
+        """The application's own: another value in Python than in the column, and twice prepared another one."""
+
+        def get_prep_value(self, value: Any) -> Any:
+            value = super().get_prep_value(value)
+            return value if value is None else f"t-{value}"
+
+        def from_db_value(self, value: Any, *_: Any) -> Any:
+            return value if value is None else value.removeprefix("t-")
+
+    class Cased(models.CharField):
+        """The application's own: told when it is saved, and not before."""
+
+        def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
+            value = super().get_db_prep_value(value, connection, prepared)
+            return value if value is None else value.upper()
+
+    class Minute(models.DateTimeField):
+        """The application's own, over a type that drivers convert."""
+
+        def get_prep_value(self, value: Any) -> Any:
+            value = super().get_prep_value(value)
+            return value if value is None else value.replace(second=0, microsecond=0)
+
+    NOON = datetime(2026, 7, 1, 12, 30, 15, 123456)
+    PLAIN: dict[str, tuple[models.Field, list[Any]]] = {
+        "lowered": (Lowered(max_length=20), ["ACME", "acme"]),
+        "prefixed": (Prefixed(max_length=20), ["acme", "t-acme"]),
+        "cased": (Cased(max_length=20), ["acme", "ACME"]),
+        "minute": (Minute(), [NOON.replace(tzinfo=UTC)]),
+        "text": (models.CharField(max_length=20), [5, gettext_lazy("Yes"), "a  "]),
+        "file": (models.FileField(), ["a.txt"]),
+        "number": (models.IntegerField(), ["5", 5.7, True]),
+        "ratio": (models.FloatField(), ["1.5", 1, -0.0]),
+        "amount": (models.DecimalField(max_digits=8, decimal_places=2), ["1.5", 1.25, Decimal("1E+2"), "1.230"]),
+        "moment": (
+            models.DateTimeField(),
+            [NOON, "2026-07-01 12:30", date(2026, 7, 1), NOON.replace(tzinfo=timezone(timedelta(hours=5)))],
+        ),
+        "day": (models.DateField(), ["2026-07-01", NOON]),
+        "hour": (models.TimeField(), ["12:30", NOON.time()]),
+        "span": (models.DurationField(), [timedelta(microseconds=1)]),
+        "address": (models.GenericIPAddressField(), ["2001:0DB8::1", "::ffff:1.2.3.4", "10.0.0.1"]),
+        "raw": (models.BinaryField(), [b"x", memoryview(b"y")]),
+        "code": (models.UUIDField(), ["a" * 32]),
+    }  # fmt: skip
+
+    def bound_to(**fields: models.Field) -> type[models.Model]:
+        """A model with a secret for each field, bound to it."""
+        told = {f"of_{name}": secret(bind=name) for name in fields}
+        meta = type("Meta", (), {"app_label": "clinics"})
+        return type("BoundToAll", (models.Model,), {"__module__": __name__, "Meta": meta, **told, **fields})
+
+    Every = bound_to(**{name: field for name, (field, _) in PLAIN.items()})
+
 
 @pytest.fixture
 def towns(database: str) -> Iterator[None]:
@@ -82,7 +149,7 @@ def test_a_relation_may_be_written_as_an_object(towns: None) -> None:
     assert Town.objects.get(land=one, among="e").among == "e"
     town.land_id = other
     for write in (town.save, lambda: Town.objects.filter(pk=town.pk).update(land=F("twin"), among="f")):
-        with pytest.raises(BindingMissing, match="write a value"):
+        with pytest.raises(BindingMissing, match="write a value that it keeps"):
             write()
     assert Town.objects.get().among == "e"
 
@@ -100,3 +167,94 @@ def test_the_row_is_that_of_the_table_that_holds_the_value(database: str, model:
         table = House if model is Palace else model
         table.objects.bulk_update([found], ["key", "by_column"])
         assert model.objects.values_list("key", "by_column").get() == ("new", "new")
+
+
+@pytest.mark.filterwarnings("ignore:DateTimeField .* received a naive datetime")
+@pytest.mark.parametrize("bulk", [False, True])
+def test_a_row_is_bound_to_what_its_column_gives_back(database: str, bulk: bool) -> None:
+    most = max(len(values) for _, values in PLAIN.values())
+    with created(database, Every):
+        for number in range(most):
+            chosen = {name: values[number % len(values)] for name, (_, values) in PLAIN.items()}
+            secrets = {f"of_{name}": name for name in PLAIN}
+            one = Every(**chosen, **secrets)
+            _ = Every.objects.bulk_create([one]) if bulk else one.save()
+            assert Every.objects.values(*secrets).get(pk=one.pk) == secrets
+            found = Every.objects.get(pk=one.pk)
+            found.save(update_fields=secrets)
+            assert Every.objects.filter(pk=one.pk).update(**chosen, **secrets) == 1
+            for name, value in chosen.items():
+                assert Every.objects.filter(**{"pk": one.pk, name: value}).update(**{f"of_{name}": "new"}) == 1, name
+            assert set(Every.objects.values_list(*secrets).get(pk=one.pk)) == {"new"}
+
+
+def test_a_condition_has_prepared_its_value_already(database: str) -> None:
+    with isolate_apps(APP):
+
+        class Tenancy(models.Model):
+            tenant = Prefixed(max_length=20)
+            ssn = secret(partition="tenant", blind_index=BlindIndex(partitioned=True))
+
+            class Meta:
+                app_label = "clinics"
+
+    with created(database, Tenancy):
+        Tenancy.objects.create(tenant="acme", ssn="1")
+        assert Tenancy.objects.get(tenant="acme", ssn="1").ssn == "1"
+
+
+@isolate_apps(APP)
+def test_a_key_of_two_columns_is_prepared_too(database: str) -> None:
+    class Pair(models.Model):
+        pk = models.CompositePrimaryKey("name", "number")
+        name = Lowered(max_length=20)
+        number = models.IntegerField()
+        key = secret(bind=("name", "number"))
+
+        class Meta:
+            app_label = "clinics"
+
+    with created(database, Pair):
+        Pair.objects.create(name="A", number=1, key="k")
+        assert Pair.objects.filter(pk=("A", "1")).update(key="new") == 1
+        assert Pair.objects.get(pk=("A", 1)).key == "new"
+        assert Pair.objects.filter(pk=(F("name"), 1)).update(key=None) == 1
+        with pytest.raises(BindingMissing, match="bound to the row's name, number"):
+            Pair.objects.filter(pk=(F("name"), 1)).update(key="lost")
+
+
+@isolate_apps(APP)
+def test_what_a_column_would_round_is_refused(database: str) -> None:
+    """Each database rounds in a way of its own."""
+    model = bound_to(amount=models.DecimalField(max_digits=8, decimal_places=2))
+    with created(database, model):
+        for value in (Decimal("1.005"), "1.234", 10**9):
+            values = {"amount": value, "of_amount": "s"}
+            for write in (model(**values).save, lambda values=values: model.objects.update(**values)):
+                with pytest.raises(BindingMissing, match=r"amount: .* write a value that it keeps"):
+                    write()
+        assert not model.objects.exists()
+
+
+@isolate_apps(APP)
+def test_checks_refuse_what_cannot_be_foreseen() -> None:
+    class Hour(models.DateTimeField):
+        def from_db_value(self, value: Any, *_: Any) -> Any:
+            return value.hour
+
+    class Other(models.ForeignKey):
+        def get_db_prep_save(self, value: Any, connection: Any) -> Any:
+            return f"{value}!"
+
+    wrong = {
+        "json": models.JSONField(), "other": Other(Land, models.CASCADE),
+        "array": ArrayField(models.IntegerField()), "hour": Hour(),
+        "wide": models.DecimalField(max_digits=16, decimal_places=0), "own": models.Field(),
+    }  # fmt: skip
+    model = bound_to(**wrong, ward=models.ForeignKey("clinics.Nowhere", models.CASCADE))
+    found = model.check()
+    assert [error.obj.name for error in found if error.id == "keyside.E011"] == [f"of_{name}" for name in wrong]
+    assert [error for error in Every.check() if str(error.id).startswith("keyside")] == []
+    field, document = model._meta.get_field("of_json"), model(ward_id=1, other_id="o", json={}, of_json="s")
+    with pytest.raises(BindingMissing, match="write a value that it keeps"):
+        field.get_db_prep_save(field.pre_save(document, True), connections["default"])

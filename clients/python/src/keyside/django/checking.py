@@ -8,13 +8,15 @@ from django.apps import apps
 from django.conf import settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
-from django.db import models
+from django.db import connections, models
 
+from keyside.django.returning import returned_by
 from keyside.django.schemas import compared_indexes, uses
 from keyside.django.settings import faults_of
 from keyside.django.telling import bindings, field_named
 
 APP: Final = "keyside.django"
+SQLITE_DIGITS: Final = 15
 MISSING: Final = f"INSTALLED_APPS lacks {APP!r}, without which nothing is encrypted and nothing opens"
 
 
@@ -41,10 +43,8 @@ def problems(field: Any) -> list[checks.CheckMessage]:
         if local is None or local is field:
             message = f"It depends on {name!r}, which is no other field of its table."
             found.append(checks.Error(message, obj=field, id="keyside.E001"))
-        elif _comes_from_database(local):
-            message = f"It depends on {name!r}, which the database makes when the row is inserted: too late to encrypt."
-            hint = "take a field that Python knows, such as UUIDField(default=uuid4)"
-            found.append(checks.Error(message, hint=hint, obj=field, id="keyside.E003"))
+        else:
+            found += _binding_problems(field, name, local)
     for where in uses(field):
         message = f"{where} refers to {field.name!r}, whose ciphertexts have no order and never repeat."
         hint = "name its blind index in place of it" if field.indexes else "declare a BlindIndex and name that"
@@ -58,6 +58,35 @@ def problems(field: Any) -> list[checks.CheckMessage]:
             message = f"The generic relation {relation.name!r} refers by {field.name!r}, which the database compares."
             found.append(checks.Error(message, hint="leave that field plain", obj=field, id="keyside.E007"))
     return found
+
+
+def _binding_problems(field: Any, name: str, local: models.Field) -> list[checks.CheckMessage]:
+    """What is wrong with a field that ciphertexts of another one depend on."""
+    found: list[checks.CheckMessage] = []
+    if _comes_from_database(local):
+        message = f"It depends on {name!r}, which the database makes when the row is inserted: too late to encrypt."
+        hint = "take a field that Python knows, such as UUIDField(default=uuid4)"
+        found.append(checks.Error(message, hint=hint, obj=field, id="keyside.E003"))
+    elif not _can_be_foreseen(local):
+        message = f"It depends on {name!r}, of which cannot be foreseen what the database gives back for a value."
+        hint = (
+            "take a text, number, moment, address, UUID or bytes of Django's own, convert values in get_prep_value"
+            " alone, and let no decimal have more than the 15 digits that SQLite keeps"
+        )
+        found.append(checks.Error(message, hint=hint, obj=field, id="keyside.E011"))
+    return found
+
+
+def _can_be_foreseen(field: Any) -> bool:
+    try:
+        returned = returned_by(field)
+    except ValueError:
+        return True  # a related model is missing, which Django's own checks tell
+    while field.remote_field:
+        field = field.target_field
+    if isinstance(field, models.DecimalField) and not (field.max_digits and field.max_digits <= SQLITE_DIGITS):
+        return all(one.vendor != "sqlite" for one in connections.all())
+    return returned is not None
 
 
 def _comes_from_database(field: models.Field) -> bool:

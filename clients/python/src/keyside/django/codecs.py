@@ -63,7 +63,9 @@ def codec_of(inner: models.Field) -> Codec:
     if hasattr(inner, "base_field") and inner.get_internal_type() == "ArrayField":
         return _array(codec_of(inner.base_field))
     codec = _simple(inner)
-    if _is_own(inner, "get_prep_value", "get_db_prep_value", "get_db_prep_save"):
+    # an address is Django's own that makes NULL of an empty text
+    empties = isinstance(inner, models.GenericIPAddressField)
+    if empties or is_own(inner, "get_prep_value", "get_db_prep_value", "get_db_prep_save"):
         codec = replace(codec, is_null=lambda value: _is_null(inner, value))
     own = getattr(inner, "from_db_value", None)
     if own is None:
@@ -80,13 +82,13 @@ def codec_of(inner: models.Field) -> Codec:
     )
 
 
-def _is_own(inner: models.Field, *methods: str) -> bool:
+def is_own(inner: models.Field, *methods: str) -> bool:
     """Whether a field's class is the application's, and converts values in a way of its own."""
     for name in methods:
         owner = next(kind for kind in type(inner).__mro__ if name in vars(kind))
         if not owner.__module__.startswith("django.db.models."):
             return True
-    return isinstance(inner, models.GenericIPAddressField)  # Django's own that makes NULL of an empty text
+    return False
 
 
 def _is_null(inner: models.Field, value: Any) -> bool:
@@ -117,10 +119,10 @@ def _simple(inner: models.Field) -> Codec:
     if isinstance(inner, models.DateTimeField):
         return Codec(
             lambda value: _moment(inner, to_python, value),
-            lambda stored: _restored_moment(_as_configured(to_python(stored))),
+            lambda stored: restored_moment(as_configured(to_python(stored))),
             lambda value: str(_moment(inner, to_python, value).isoformat()),
             Kind.DATETIME,
-            _restored_moment,
+            restored_moment,
         )
     if isinstance(inner, models.DateField):
         return Codec(to_python, to_python, lambda value: str(to_python(value).isoformat()), Kind.DATE)
@@ -169,17 +171,17 @@ def _moment(inner: models.DateTimeField, to_python: Convert, value: Any) -> date
         name = f"{inner.model.__name__}.{inner.name}" if hasattr(inner, "model") else "(unbound)"
         message = f"DateTimeField {name} received a naive datetime while time zone support is active."
         warnings.warn(message, RuntimeWarning, stacklevel=2)
-    return _as_configured(moment)
+    return as_configured(moment)
 
 
-def _as_configured(moment: datetime) -> datetime:
+def as_configured(moment: datetime) -> datetime:
     """As the project keeps moments: aware where it uses time zones, else naive and in the default zone."""
     if settings.USE_TZ:
         return make_aware(moment, get_default_timezone()) if is_naive(moment) else moment
     return moment if is_naive(moment) else make_naive(moment, get_default_timezone())
 
 
-def _restored_moment(moment: datetime) -> datetime:
+def restored_moment(moment: datetime) -> datetime:
     """As a plain column returns it: in UTC where the project uses time zones, else naive."""
     if moment.tzinfo is None:
         return moment

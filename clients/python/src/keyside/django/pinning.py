@@ -31,7 +31,12 @@ def _among(where: Any, alias: str) -> dict[str, Any]:
             if isinstance(child.lhs, Col):
                 pairs = [(child.lhs, child.rhs)]
             elif isinstance(child.lhs, ColPairs):
-                pairs = list(zip(child.lhs.get_cols(), child.rhs, strict=True))
+                # unlike those of other conditions, its values are prepared only when the statement is compiled
+                pairs = [
+                    (column, column.target.get_prep_value(value))
+                    for column, value in zip(child.lhs.get_cols(), child.rhs, strict=True)
+                    if not hasattr(value, "resolve_expression")
+                ]
             else:
                 continue
             found |= {column.target.attname: value for column, value in pairs if column.alias == alias}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-from django.core.exceptions import ValidationError
+from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db import models
 
+from keyside.django.returning import Returned, returned_by
 from keyside.fields import MASK, BindingMissing, Field, Index, Placeholder
+from keyside.fields.declaration import UNFIT
 
 Row: TypeAlias = Callable[[str], Any]
 """The value of a field, by the name that `bind=` or `partition=` calls it; None when it is not known."""
@@ -75,17 +77,39 @@ def bindings(field: Any) -> list[str]:
     return [*field.bind, *([field.partition] if isinstance(field.partition, str) else [])]
 
 
-def cleaned(field: models.Field, value: Any) -> Any:
-    """A value as the database will return it. Raises BindingMissing for an expression or an object, and for what the
-    field does not accept."""
+class _Column(NamedTuple):
+    """A column that rows are bound to, and what it gives back for a value."""
+
+    field: models.Field
+    returned: Returned | None
+
+
+def _column(model: type[models.Model], name: str) -> _Column | None:
+    """As `field_named`; found once a model, since rows ask for each value that is bound to them."""
+    known: dict[str, _Column] = model._meta.__dict__.setdefault("_keyside_columns", {})
+    if name not in known:
+        field = field_named(model, name)
+        if field is None:
+            return None
+        known[name] = _Column(field, returned_by(field))
+    return known[name]
+
+
+def _as_returned(column: _Column, value: Any, prepared: bool = False) -> Any:
+    """A value as the database will return it; `prepared`: by a condition, for the database. Raises BindingMissing for
+    what cannot be foreseen: expressions, objects, and values that the column does not keep as they are."""
     if value is None:
         return None
-    if not hasattr(value, "resolve_expression") and not isinstance(value, models.Model):
+    field, returned = column
+    if returned is not None and not hasattr(value, "resolve_expression") and not isinstance(value, models.Model):
         try:
-            return field.to_python(value)
-        except ValidationError:
+            return returned.compared(value) if prepared else returned.written(value)
+        except (*UNFIT, ValidationError):
             pass
-    message = "encrypted columns of the row depend on it, but what it is set to is no value of its type: write a value"
+    message = (
+        "encrypted columns of the row depend on it, but its column does not keep what it is set to as it is (an"
+        " expression, another type, too many decimal places): write a value that it keeps"
+    )
     raise BindingMissing(message, field.model._meta.db_table, field.column)
 
 
@@ -93,22 +117,27 @@ def row_of_instance(instance: models.Model, model: type[models.Model]) -> Row:
     """What an object says of its row in the table of `model`: its class, or what a proxy or child inherits from."""
 
     def value(name: str) -> Any:
-        field = field_named(model, name) or model._meta.get_field(name)
-        return cleaned(field, getattr(instance, field.attname))
+        column = _column(model, name)
+        if column is None:
+            raise FieldDoesNotExist(f"{model.__name__} has no field named {name!r} in a table of its own")
+        return _as_returned(column, getattr(instance, column.field.attname))
 
     return value
 
 
-def row_of_values(model: type[models.Model], *told: Mapping[str, Any]) -> Row:
-    """What values by attribute name say; the first that knows a field is believed."""
+def row_of_values(
+    model: type[models.Model], conditions: Mapping[str, Any], written: Mapping[str, Any] | None = None
+) -> Row:
+    """What values by attribute name say: those that a statement writes, else those that its conditions name."""
 
     def value(name: str) -> Any:
-        field = field_named(model, name)
-        if field is not None:
-            for values in told:
-                if field.attname in values:
-                    return cleaned(field, values[field.attname])
-        return None
+        column = _column(model, name)
+        if column is None:
+            return None
+        attname = column.field.attname
+        if written is not None and attname in written:
+            return _as_returned(column, written[attname])
+        return _as_returned(column, conditions.get(attname), prepared=True)
 
     return value
 

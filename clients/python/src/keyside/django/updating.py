@@ -134,7 +134,7 @@ class _Update:
         alias = query.get_initial_alias()
         self._pins = pinned(query.where, alias)
         new = {field.attname: _saved(field, value) for field, _, value in values if not isinstance(value, Told | Kept)}
-        self._row = row_of_values(self._model, new, self._pins)
+        self._row = row_of_values(self._model, self._pins, new)
         self._alias = alias
         self._assumed = Assumed(self._model, alias)
 
