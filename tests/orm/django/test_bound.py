@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 from django.contrib.postgres.fields import ArrayField
-from django.db import connections, models
+from django.db import connections, models, transaction
 from django.db.models import F
 from django.test.utils import isolate_apps
 from django.utils.translation import gettext_lazy
@@ -130,6 +130,44 @@ with isolate_apps(APP):
 
     Every = bound_to(**{name: field for name, (field, _) in PLAIN.items()})
 
+    class Stamp(models.CharField):
+        """Chooses its value when it is saved, and tells the object, or does not."""
+
+        silent = False
+
+        def pre_save(self, instance: models.Model, add: bool) -> Any:
+            value = f"{uuid4()}" if add else super().pre_save(instance, add)
+            if not self.silent:
+                setattr(instance, self.attname, value)
+            return value
+
+    class SilentStamp(Stamp):
+        silent = True
+
+        def pre_save(self, instance: models.Model, add: bool) -> Any:
+            return f"{super().pre_save(instance, add)}!"
+
+    class Chosen(models.Model):
+        """Its encrypted fields come first, before others have chosen what they are bound to."""
+
+        of_tenant = secret(partition="tenant", blind_index=BlindIndex(partitioned=True))
+        of_made = secret(bind="made")
+        of_changed = secret(bind="changed")
+        tenant = Stamp(max_length=50)
+        made = models.DateTimeField(auto_now_add=True)
+        changed = models.DateTimeField(auto_now=True)
+        name = models.CharField(max_length=9, default="n")
+
+        class Meta:
+            app_label = "clinics"
+
+    class ChosenSilently(models.Model):
+        of_tenant = secret(partition="tenant")
+        tenant = SilentStamp(max_length=50)
+
+        class Meta:
+            app_label = "clinics"
+
 
 @pytest.fixture
 def towns(database: str) -> Iterator[None]:
@@ -147,8 +185,9 @@ def test_a_relation_may_be_written_as_an_object(towns: None) -> None:
     assert Town.objects.get().with_twin == "d"
     town, _ = Town.objects.update_or_create(pk=town.pk, defaults={"land": one, "among": "e"})
     assert Town.objects.get(land=one, among="e").among == "e"
-    town.land_id = other
-    for write in (town.save, lambda: Town.objects.filter(pk=town.pk).update(land=F("twin"), among="f")):
+    lost = Town(among="f")
+    lost.land_id = other
+    for write in (lost.save, lambda: Town.objects.filter(pk=town.pk).update(land=F("twin"), among="f")):
         with pytest.raises(BindingMissing, match="write a value that it keeps"):
             write()
     assert Town.objects.get().among == "e"
@@ -258,3 +297,42 @@ def test_checks_refuse_what_cannot_be_foreseen() -> None:
     field, document = model._meta.get_field("of_json"), model(ward_id=1, other_id="o", json={}, of_json="s")
     with pytest.raises(BindingMissing, match="write a value that it keeps"):
         field.get_db_prep_save(field.pre_save(document, True), connections["default"])
+
+
+SECRETS = {"of_tenant": "t", "of_made": "m", "of_changed": "c"}
+
+
+def test_fields_choose_first_what_others_are_bound_to(database: str) -> None:
+    with created(database, Chosen):
+        one = Chosen.objects.create(**SECRETS)
+        Chosen.objects.bulk_create([Chosen(**SECRETS), Chosen(**SECRETS)])
+        one.name = "new"
+        one.save()
+        again = Chosen.objects.get(pk=one.pk)
+        again.pk, again._state.adding = None, True
+        again.save()
+        assert list(Chosen.objects.values(*SECRETS)) == [SECRETS] * 4
+        tenants = set(Chosen.objects.values_list("tenant", flat=True))
+        assert len(tenants) == 4
+        assert [Chosen.objects.get(tenant=tenant, of_tenant="t").of_tenant for tenant in tenants] == ["t"] * 4
+        again.of_made = "new"
+        again.save(update_fields=["of_made"])
+        with pytest.raises(BindingMissing, match="which changes: write the field"), transaction.atomic(using=database):
+            Chosen.objects.update_or_create(pk=again.pk, defaults={"of_made": "n"})
+        assert Chosen.objects.values_list(*SECRETS).get(pk=again.pk) == ("t", "new", "c")
+
+
+def test_a_field_that_does_not_tell_what_it_chose_is_refused(database: str) -> None:
+    with created(database, ChosenSilently):
+        for write in (
+            ChosenSilently(of_tenant="t").save,
+            lambda: ChosenSilently.objects.bulk_create([ChosenSilently(of_tenant="t")]),
+        ):
+            with pytest.raises(BindingMissing, match="let it set the attribute as well"):
+                write()
+        with connections[database].cursor() as cursor:
+            cursor.execute("INSERT INTO clinics_chosensilently (tenant) VALUES ('old')")
+        one = ChosenSilently.objects.get()
+        one.of_tenant = "t"
+        one.save()
+        assert ChosenSilently.objects.values_list("tenant", "of_tenant").get() == ("old!", "t")

@@ -29,6 +29,7 @@ READING: Final[list[tuple[Any, str, list[str]]]] = [
 WRITING: Final[list[tuple[Any, str, list[str]]]] = [
     (UpdateQuery, "add_update_values", ["values"]),
     (UpdateQuery, "add_update_fields", ["values_seq"]),
+    (SQLInsertCompiler, "as_sql", []),
     (SQLInsertCompiler, "pre_save_val", ["field", "obj"]),
     (SQLUpdateCompiler, "pre_sql_setup", []),
     (SQLUpdateCompiler, "execute_sql", ["result_type"]),

@@ -13,13 +13,13 @@ from typing import Any, Final
 from django.db import connections, models
 from django.db.models import Case, QuerySet, Value, When
 from django.db.models.functions import Cast
-from django.db.models.sql.compiler import SQLInsertCompiler
 from django.db.models.sql.subqueries import UpdateQuery
 
 from keyside.django.assuming import ASSUMED, Assumed, hook_assumptions
 from keyside.django.expressions import Standing, check_written
 from keyside.django.fields import EncryptedField
 from keyside.django.indexing import BlindIndexField
+from keyside.django.inserting import hook_inserts
 from keyside.django.keeping import is_kept
 from keyside.django.pinning import pinned
 from keyside.django.telling import Kept, Row, Told, bindings, field_named, row_of_instance, row_of_values
@@ -38,7 +38,7 @@ def hook_updates() -> None:
     QuerySet.bulk_update = _bulk_update(QuerySet.bulk_update)
     UpdateQuery.add_update_values = _add_update_values(UpdateQuery.add_update_values)
     UpdateQuery.add_update_fields = _add_update_fields(UpdateQuery.add_update_fields)
-    SQLInsertCompiler.pre_save_val = _pre_save_val(SQLInsertCompiler.pre_save_val)
+    hook_inserts()
     hook_upserts()
     hook_assumptions()
 
@@ -159,7 +159,7 @@ class _Update:
         if value is None:
             return None
         if isinstance(value, Kept):
-            self._assume_kept(field, value.row)
+            self._assume_kept(field, self._saved_row(value.row))
             return Standing(self._alias, field)
         if hasattr(value, "resolve_expression"):
             check_written(field, value)
@@ -169,10 +169,20 @@ class _Update:
         if not field.declaration.needs_row:
             return value
         if isinstance(value, Told):
-            self._assume(field, value.row)
-            return value
+            row = self._saved_row(value.row)
+            self._assume(field, row)
+            return Told(value.value, row)
         self._assume_pins(field)
         return Told(value, self._row)
+
+    def _saved_row(self, row: Row) -> Row:
+        """An object's row, as the statement leaves it: a field's `pre_save` may return what the object does not say."""
+
+        def value(name: str) -> Any:
+            local = field_named(self._model, name)
+            return self._row(name) if local is not None and local.name in self._written else row(name)
+
+        return value
 
     def _assume_pins(self, field: EncryptedField) -> None:
         """Raises BindingMissing when the statement does not say for which partition it encrypts.
@@ -265,15 +275,3 @@ def _object_of(condition: Any) -> Any:
     """The object of a condition `pk=…`, while `bulk_update` runs."""
     pinned = [child for child in getattr(condition, "children", ()) if isinstance(child, tuple) and child[0] == "pk"]
     return _updated.get().get(pinned[0][1]) if len(pinned) == 1 else None
-
-
-def _pre_save_val(original: Any) -> Any:
-    @wraps(original)
-    def pre_save_val(self: Any, field: Any, obj: Any) -> Any:
-        value = original(self, field, obj)
-        if self.query.raw and isinstance(field, EncryptedField | BlindIndexField) and value is not None:
-            # a fixture's object is written as it is, without pre_save
-            return Told(value, row_of_instance(obj, field.model))
-        return value
-
-    return pre_save_val
