@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.core import serializers
-from django.db import connections, transaction
-from django.db.models import Count, F, Prefetch, Q, Value
+from django.db import connections, models, transaction
+from django.db.models import Case, Count, F, JSONField, Prefetch, Q, Value, When
 from django.test.utils import CaptureQueriesContext
 from keyside import context
 from keyside.fields import BindingMissing, FieldUnwritable, NotSearchable
 from keyside.testing import assert_encrypted, assert_round_trips
 
-from tests.orm.django.clinics.models import Card, Clinic, GoldCard, Memo, Patient, Peculiar, patient
+from tests.orm.django.clinics.models import Card, Clinic, Everything, GoldCard, Memo, Patient, Peculiar, patient
 
 ROWS = 300
 MAILS = [f"P{number}@Example.ORG" for number in range(ROWS)]
@@ -273,6 +273,52 @@ def test_what_sql_would_compute_is_refused(database: str) -> None:
     with pytest.raises(FieldUnwritable):
         card.save()
     assert Card.objects.get().number == "1"
+
+
+JSON_NULLS = [lambda: Value(None, JSONField()), *([models.JSONNull] if hasattr(models, "JSONNull") else [])]
+
+
+@pytest.mark.parametrize("null", JSON_NULLS)
+def test_the_null_of_json_is_refused(database: str, null: Callable[[], Any]) -> None:
+    """Django writes it past the field, as plaintext; None is SQL's NULL, as ever."""
+    with pytest.raises(FieldUnwritable, match="JSON's null"):
+        Everything.objects.create(data=null())
+    one = Everything.objects.create(data={"a": 1})
+    with pytest.raises(FieldUnwritable, match="JSON's null"):
+        Everything.objects.bulk_create([Everything(data={}), Everything(data=null())])
+    one.data = null()
+    for write in (
+        one.save,
+        lambda: Everything.objects.bulk_update([one], ["data"]),
+        lambda: Everything.objects.update(data=null()),
+        lambda: Everything.objects.update(data=Case(When(pk=one.pk, then=null()), default=Value(None))),
+    ):
+        with pytest.raises(FieldUnwritable, match="JSON's null"), transaction.atomic(using=database):
+            write()
+    assert Everything.objects.get().data == {"a": 1}
+    one.data = None
+    one.save()
+    assert Everything.objects.filter(data=None).exists()
+
+
+def test_null_is_null_whatever_type_it_is_said_of(database: str) -> None:
+    """What a field of the application's own makes of it is another field's matter."""
+
+    class Never(models.TextField):
+        def get_db_prep_save(self, value: Any, connection: Any) -> Any:
+            return "never" if value is None else value
+
+    for null in (Value(None), Value(None, Never())):
+        one = Card.objects.create(number=null, limit=null)
+        Card.objects.bulk_create([Card(number=null), Card(number="1")])
+        assert Card.objects.filter(number=None, number_index=None).count() == 2
+        Card.objects.filter(number="1").update(number=null)
+        one.number = "2"
+        one.save()
+        one.number = null
+        one.save()
+        assert Card.objects.filter(number=None, number_index=None, last_four=None).count() == 3
+        Card.objects.all().delete()
 
 
 def test_inheritance(database: str) -> None:

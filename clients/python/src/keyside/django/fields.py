@@ -16,7 +16,7 @@ from keyside.django import settings
 from keyside.django.attributes import Get, Set, TypedField
 from keyside.django.checking import problems, require_app
 from keyside.django.codecs import Codec, codec_of
-from keyside.django.expressions import check_written
+from keyside.django.expressions import check_written, without_null
 from keyside.django.indexing import BlindIndex, BlindIndexField
 from keyside.django.keeping import KeptAttribute, is_kept
 from keyside.django.lookups import lookup_of, refuse
@@ -297,7 +297,7 @@ class EncryptedField(TypedField[Set, Get]):
     def get_db_prep_save(self, value: Any, connection: Any) -> Any:
         if hasattr(value, "as_sql"):
             check_written(self, value)
-            return value
+            return without_null(value)
         return self.get_db_prep_value(value, connection)
 
     def _plain(self, value: Any) -> str | bytes | None:

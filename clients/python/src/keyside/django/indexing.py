@@ -11,6 +11,7 @@ from django.db import models
 from django.db.models.query_utils import DeferredAttribute
 
 from keyside.django.checking import require_app
+from keyside.django.expressions import without_null
 from keyside.django.index_lookups import INDEX_LOOKUPS
 from keyside.django.telling import SearchPlaceholder, Told, row_of_instance, tell
 from keyside.fields import (
@@ -204,7 +205,7 @@ class BlindIndexField(models.Field):
         if isinstance(value, Told):
             value, row = value.value, value.row
         if value is None or hasattr(value, "as_sql") or isinstance(value, Placeholder):
-            return value
+            return without_null(value)
         if self.source_field.holds_null(value):
             return None
         return tell(Placeholder(self.declaration, value), row)
