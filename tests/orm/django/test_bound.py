@@ -336,3 +336,19 @@ def test_a_field_that_does_not_tell_what_it_chose_is_refused(database: str) -> N
         one.of_tenant = "t"
         one.save()
         assert ChosenSilently.objects.values_list("tenant", "of_tenant").get() == ("old!", "t")
+
+
+BY_DATABASE = [name for name in ("DB_SET_NULL", "DB_SET_DEFAULT", "DB_CASCADE") if hasattr(models, name)]
+
+
+@isolate_apps(APP)
+def test_checks_refuse_keys_that_deletion_changes() -> None:
+    kept = ["CASCADE", "PROTECT", "RESTRICT", "DO_NOTHING", *BY_DATABASE[2:]]
+    changed = ["SET_NULL", "SET_DEFAULT", *BY_DATABASE[:2]]
+    ways = {name.lower(): getattr(models, name) for name in [*kept, *changed]}
+    ways |= {"set_of": models.SET(1), "set_by": models.SET(lambda: 1)}
+    model = bound_to(
+        **{name: models.ForeignKey(Land, way, null=True, default="", related_name="+") for name, way in ways.items()}
+    )
+    found = [error.obj.name for error in model.check() if error.id == "keyside.E012"]
+    assert found == [f"of_{name}" for name in [*map(str.lower, changed), "set_of", "set_by"]]

@@ -74,7 +74,23 @@ def _binding_problems(field: Any, name: str, local: models.Field) -> list[checks
             " alone, and let no decimal have more than the 15 digits that SQLite keeps"
         )
         found.append(checks.Error(message, hint=hint, obj=field, id="keyside.E011"))
+    if local.remote_field and _is_set_on_delete(local.remote_field.on_delete):
+        message = (
+            f"It depends on {name!r}, which changes when what it refers to is deleted: the value would not open then."
+        )
+        hint = "take CASCADE, PROTECT or RESTRICT, or bind it to a copy of the key that stays"
+        found.append(checks.Error(message, hint=hint, obj=field, id="keyside.E012"))
     return found
+
+
+def _is_set_on_delete(on_delete: Any) -> bool:
+    """Whether it is SET_NULL, SET_DEFAULT, SET(…), or what the database does of that kind since Django 6.1."""
+    named = str(getattr(on_delete, "__name__", ""))
+    return (
+        on_delete in (models.SET_NULL, models.SET_DEFAULT)
+        or hasattr(on_delete, "deconstruct")
+        or named.startswith("DB_SET_")
+    )
 
 
 def _can_be_foreseen(field: Any) -> bool:

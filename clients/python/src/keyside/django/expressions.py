@@ -19,8 +19,8 @@ def check_written(field: Any, expression: Any) -> None:
     """Raises FieldUnwritable for an expression that the database would compute: it cannot encrypt."""
     if not _is_literal(field, expression):
         message = (
-            "an SQL expression cannot write an encrypted field, nor can JSON's null; read the rows, and write values, or"
-            " None for NULL"
+            "an SQL expression cannot write an encrypted field, nor can JSON's null; read the rows, and write values,"
+            " or None for NULL"
         )
         raise FieldUnwritable(message, field.model._meta.db_table, field.column)
 
