@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from django import forms
 from django.db import connections, transaction
+from django.test.utils import CaptureQueriesContext
 from keyside.fields import BindingMissing, FieldUnwritable
-from keyside.testing import faults
+from keyside.testing import assert_round_trips, faults
 from keyside.testing.frames import Code
 from keyside.testing.server import Twin
 
 from tests.orm.django.citizens.models import created
-from tests.orm.django.clinics.guarded import GUARDED, Lenient
+from tests.orm.django.clinics.guarded import GUARDED, Lenient, Person
 
 
 @pytest.fixture
@@ -116,3 +117,17 @@ def test_a_disabled_key_may_be_enabled_again(guarded: str, sidecar: Twin) -> Non
     one.save()
     assert stored(guarded)[0][:2] == before[0][:2]
     assert Lenient.objects.get().value == "a"
+
+
+def test_what_was_not_read_is_not_asked_for(guarded: str, sidecar: Twin) -> None:
+    Person.objects.create(name="n", ssn="1", other="2")
+    one = Person.objects.defer("ssn", "other").get()
+    one.name, one.other = "new", "3"
+    with CaptureQueriesContext(connections[guarded]) as asked, assert_round_trips(max=1):
+        one.save()
+    assert ["UPDATE" in query["sql"] for query in asked.captured_queries] == [True]
+    one = Person.objects.defer("ssn", "other").get()
+    one.name = "newer"
+    with sidecar.absent():
+        one.save()
+    assert Person.objects.get(ssn="1", other="3").name == "newer"

@@ -179,7 +179,10 @@ class BlindIndexField(models.Field):
         return f"varbinary({MYSQL_BYTES})" if connection.vendor == "mysql" else super().db_type(connection)
 
     def _pre_save(self, model_instance: models.Model, add: bool) -> Any:
-        value = getattr(model_instance, self.source_field.attname)
+        source = self.source_field.attname
+        if not add and source not in model_instance.__dict__:
+            return None  # not written, since its field is not: an UPDATE makes it of the value alone
+        value = getattr(model_instance, source)
         if self.declaration.needs_row and value is not None:
             return Told(value, row_of_instance(model_instance, self.model))
         return value
