@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from keyside.fields import NotSearchable
+from keyside.fields import BindingMissing, NotSearchable
 from keyside.sqlalchemy import BlindIndex, Encrypted
 from keyside.testing import assert_round_trips
 from sqlalchemy import (
+    ARRAY,
     Column,
     Engine,
     Integer,
@@ -18,13 +19,16 @@ from sqlalchemy import (
     Table,
     alias,
     bindparam,
+    column,
     func,
     insert,
     lambda_stmt,
     literal,
+    literal_column,
     null,
     select,
     text,
+    type_coerce,
     update,
 )
 from sqlalchemy.dialects.mysql import insert as mysql_insert
@@ -228,6 +232,122 @@ def test_a_name_that_is_no_key_does_not_pass_by(books: Engine) -> None:
     table.drop(books)
 
 
+BY_ANOTHER_NAME: list[Any] = [
+    literal_column('"note"'),
+    literal_column("note "),
+    "NOTE",
+    "Note ",
+    column("NOTE"),
+    column("unknown"),
+    "email_INDEX",
+    "CLINIC",
+    ALIAS.c.note,
+    INVOICES.c.state,
+    func.lower(TABLE.c.note),
+]
+
+
+@pytest.mark.parametrize("name", BY_ANOTHER_NAME)
+def test_upserts_set_no_column_by_another_name(books: Engine, name: Any) -> None:
+    statement = upsert(books, {"id": 1, "note": "a", "email": "a", "clinic": 1, "shared": "a"})
+    with books.begin() as connection:
+        connection.execute(statement)
+        with pytest.raises(NotSearchable, match="no column of the table"):
+            connection.execute(on_conflict(statement, {name: SECRET}))
+    assert shows_nothing(books)
+
+
+@pytest.mark.parametrize("named", [column, literal_column])
+def test_columns_that_are_named_without_their_table(books: Engine, named: Callable[[str], Any]) -> None:
+    one = TABLE.c.id == 1
+    with books.begin() as connection:
+        statement = upsert(books, {"id": 1})
+        connection.execute(statement.values({named("note"): SECRET, named("email"): "a", named("clinic"): 1}))
+        for write in (
+            on_conflict(upsert(books, {"id": 1}), {named("note"): SECRET, named("email"): "b", named("code"): "x"}),
+            update(TABLE).where(one).values({named("note"): SECRET, named("email"): "b", named("code"): "x"}),
+        ):
+            connection.execute(update(TABLE).values(code=None, email="a", note=None))
+            with assert_round_trips(max=1):
+                connection.execute(write)
+            for email, found in (("a", []), ("b", [(SECRET, "x")])):
+                rows = connection.execute(select(TABLE.c.note, TABLE.c.code).where(TABLE.c.email == email))
+                assert rows.all() == found
+        with pytest.raises(BindingMissing):
+            connection.execute(update(TABLE).where(one).values({named("clinic"): 2}))
+        with pytest.raises(BindingMissing):
+            connection.execute(on_conflict(upsert(books, {"id": 1}), {named("clinic"): 2}))
+    assert shows_nothing(books)
+
+
+@pytest.mark.parametrize("target", [INVOICES.c.id, ALIAS.c.note, ALIAS.c.clinic, func.lower(TABLE.c.code)])
+def test_columns_of_tables_that_are_not_written(book: Engine, target: Any) -> None:
+    with book.begin() as connection:
+        connection.execute(insert(TABLE).values(id=1, note="a"))
+        for statement in (update(TABLE).where(TABLE.c.id == 1), insert(TABLE).values(id=2)):
+            with pytest.raises(NotSearchable, match="no column of the table"):
+                connection.execute(statement.values({target: SECRET}))
+    assert shows_nothing(book)
+
+
+def test_a_column_is_set_once(book: Engine) -> None:
+    with book.begin() as connection:
+        for values in ({"note": "a", TABLE.c.note: "b"}, {TABLE.c.email: "a", column("email"): "b"}):
+            for statement in (insert(TABLE).values(id=1), update(TABLE).where(TABLE.c.id == 1)):
+                with pytest.raises(NotSearchable, match="sets it twice"):
+                    connection.execute(statement.values(values))
+
+
+def test_names_that_two_columns_have(books: Engine) -> None:
+    """One by its key, and the other in the database."""
+    table = Table(
+        "crossed",
+        MetaData(),
+        Column("id", Integer, primary_key=True, autoincrement=False),
+        Column("one", Encrypted(String(90), keyring="notes", storage="text"), key="two"),
+        Column("two", String(90), key="one"),
+    )
+    table.drop(books, checkfirst=True)
+    table.create(books)
+    statement = {"postgresql": postgresql_insert, "sqlite": sqlite_insert}.get(books.dialect.name, mysql_insert)(table)
+    statement = statement.values(id=1, two=SECRET, one="plain")
+    with books.begin() as connection:
+        connection.execute(statement)
+        connection.execute(on_conflict(statement, {"one": "again", "two": SECRET}))
+        assert connection.execute(select(table.c.one, table.c.two)).all() == [("again", SECRET)]
+        with pytest.raises(NotSearchable, match="no column of the table"):
+            connection.execute(on_conflict(statement, {column("one"): SECRET}))
+    assert shows_nothing(books, "crossed")
+    table.drop(books)
+
+
+@pytest.mark.parametrize("engine", ["psycopg"], indirect=True)
+def test_parts_of_columns(engine: Engine) -> None:
+    table = Table(
+        "with_array",
+        MetaData(),
+        Column("id", Integer, primary_key=True, autoincrement=False),
+        Column("numbers", ARRAY(Integer)),
+        Column("key", ARRAY(Integer)),
+        Column("value", Encrypted(String(90), keyring="notes")),
+        Column("bound", Encrypted(String(90), keyring="patients", partition="key")),
+    )
+    table.drop(engine, checkfirst=True)
+    table.create(engine)
+    with engine.begin() as connection:
+        connection.execute(insert(table).values(id=1, numbers=[1, 2], value="a"))
+        connection.execute(update(table).values({table.c.numbers[2]: 7}))
+        assert connection.execute(select(table.c.numbers, table.c.value)).all() == [([1, 7], "a")]
+        for column_ in (
+            table.c.key,
+            literal_column("numbers_", ARRAY(Integer)),
+            type_coerce(table.c.value, ARRAY(Integer)),
+        ):
+            with pytest.raises(NotSearchable):
+                connection.execute(update(table).values({column_[2]: 7}))
+    table.drop(engine)
+
+
 @pytest.mark.parametrize("engine", ["pymysql"], indirect=True)
 def test_several_tables_of_one_update(books: Engine) -> None:
     joined = update(INVOICES).where(Invoice.account_id == TABLE.c.id, TABLE.c.id == 1)
@@ -272,6 +392,7 @@ def test_an_update_of_a_join(books: Engine) -> None:
     assert shows_nothing(books)
 
 
+@pytest.mark.filterwarnings("ignore:Additional column names")
 @pytest.mark.parametrize("engine", ["psycopg", "psycopg2"], indirect=True)
 def test_ctes_that_write(books: Engine) -> None:
 
@@ -285,6 +406,12 @@ def test_ctes_that_write(books: Engine) -> None:
             run(insert(TABLE).values(values))
     with pytest.raises(NotSearchable):
         run(insert(TABLE).values(id=1, email_index=b"alone"))
+    for target, value in ((literal_column('"note"'), SECRET), (column("NOTE"), SECRET), (column("CLINIC"), 2)):
+        conflicting = postgresql_insert(TABLE).values(id=1)
+        with pytest.raises(NotSearchable, match="no column of the table"):
+            run(conflicting.on_conflict_do_update(index_elements=["id"], set_={target: value}))
+    with pytest.raises(BindingMissing):
+        run(update(TABLE).where(TABLE.c.id == 1).values({column("clinic"): 2}))
     assert run(insert(TABLE).values(id=1, note="a", email="a", email_index="a", secret="a")) == [1]
     assert run(insert(TABLE).values(id=2, email="b", email_index="something else")) == [2]
     with pytest.raises(NotSearchable, match="literal"):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
-from sqlalchemy import Column, Insert, Join
+from sqlalchemy import Column, Insert, Join, Update
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import BindParameter, ClauseElement, Null
 from sqlalchemy.sql.lambdas import LambdaElement
+from sqlalchemy.sql.util import tables_from_leftmost
 from sqlalchemy.util import immutabledict
 
 from keyside.fields import NotSearchable
@@ -28,21 +29,58 @@ def resolve(statement: Any) -> Any:
 
 
 def column_of(statement: Any, name: Any) -> Column[Any] | None:
-    """The column that a name, a column or a mapped attribute means as the target of a value; None for no column."""
-    if not isinstance(name, str):
-        table = getattr(name, "table", None)
-        found: Column[Any] | None = None if table is None else table.c.get(name.key)
-        return found
-    columns: Any = statement.table.c
-    found = columns.get(name)
+    """The column that a name, a column or a mapped attribute means as the target of a value, as SQLAlchemy takes it.
+
+    None for what is no column of a table that the statement writes.
+    """
+    target = statement.table
+    joined = list(tables_from_leftmost(target)) if isinstance(target, Join) else [target]
+    if isinstance(name, str):
+        return _named(statement, joined[0].c, name)
+    name = clause(name)
+    table = getattr(name, "table", None)
+    if table is None:
+        # values() goes by the key, an upsert by the name
+        columns: Any = joined[0].c
+        known = columns.get(name.key), _with_name(columns, getattr(name, "name", None))
+        found = [column for column in known if column is not None]
+        return found[0] if found and found[0] is found[-1] else None
+    if any(table == other for other in (*joined, target)) or any(table == other for other in _beside(statement)):
+        column: Column[Any] | None = table.c.get(name.key)
+        return column
+    return None
+
+
+def _named(statement: Any, columns: Any, name: str) -> Column[Any] | None:
+    found: Column[Any] | None = columns.get(name)
     if found is None:
         # the set clause of an upsert takes the names of columns as well
-        found = next((column for column in columns if column.name == name), None)
+        found = _with_name(columns, name)
     if found is None:
         mapper = getattr(statement._propagate_attrs.get("plugin_subject"), "mapper", None)
         attribute = None if mapper is None else mapper.column_attrs.get(name)
         found = None if attribute is None else columns.get(attribute.columns[0].key)
     return found
+
+
+def _with_name(columns: Any, name: str | None) -> Column[Any] | None:
+    return next((column for column in columns if column.name == name), None)
+
+
+def _beside(statement: Any) -> Iterator[Any]:
+    """Tables that an UPDATE names beside its own: MySQL writes them as well."""
+    if isinstance(statement, Update):
+        for element in (*statement._where_criteria, *[value for _, value in assigned(statement)]):
+            yield from getattr(element, "_from_objects", ())
+
+
+def refuse_unknown(statement: Any) -> NoReturn:
+    """Raise NotSearchable for a target that is no column."""
+    raise NotSearchable(
+        "it sets what is no column of the table as it is declared, and might be an encrypted one by another name; give "
+        "the column itself, or its key",
+        statement.table.description,
+    )
 
 
 def is_target(column: Column[Any] | None) -> bool:

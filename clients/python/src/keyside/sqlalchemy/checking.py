@@ -6,18 +6,21 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sqlalchemy import Column, Insert, Join, Update
-from sqlalchemy.sql.elements import BindParameter, ClauseElement, Null
+from sqlalchemy.sql import visitors
+from sqlalchemy.sql.elements import BinaryExpression, BindParameter, ClauseElement, ColumnClause, Null, TextClause
 
 from keyside.fields import BindingMissing, NotSearchable, Stage
 from keyside.sqlalchemy.assignments import (
     assigned,
     assigned_rows,
     column_of,
+    concerns,
     excluded,
     indexes_of,
     is_target,
     needed,
     of_table,
+    refuse_unknown,
     resolve,
     tables_of,
     upserted,
@@ -37,6 +40,8 @@ def writes_of(compiled: Any) -> Iterator[tuple[Any, bool]]:
 
 def check_written(statement: Any, nested: bool, compiled: Any) -> None:
     """Raise NotSearchable for what would be stored as it is, BindingMissing for what would not open any more."""
+    if concerns(statement):
+        _check_targets(statement)
     for name, value in (*assigned(statement), *[pair for row in assigned_rows(statement) for pair in row.items()]):
         _check_value(column_of(statement, name), value)
     for name, value in upserted(statement):
@@ -47,6 +52,29 @@ def check_written(statement: Any, nested: bool, compiled: Any) -> None:
     for table in tables_of(statement):
         if any(is_target(column) for column in table.c):
             _check_table(statement, table, nested, compiled)
+
+
+def _check_targets(statement: Any) -> None:
+    """Raise NotSearchable for targets that may be an encrypted column by another name, or the same column twice."""
+    for pairs in (assigned(statement), *[row.items() for row in assigned_rows(statement)], upserted(statement)):
+        columns: list[Any] = []
+        for name, _ in pairs:
+            column = column_of(statement, name)
+            if column is None and not _is_part(statement, name):
+                refuse_unknown(statement)
+            if column is not None and any(column is other for other in columns):
+                raise NotSearchable("a statement sets it twice; set it once", column.table.name, column.name)
+            columns.append(column)
+
+
+def _is_part(statement: Any, target: Any) -> bool:
+    """Whether a target is a part, such as an element of an array, of a column that nothing encrypted depends on."""
+    if not isinstance(target, BinaryExpression):
+        return False
+    named = [element for element in visitors.iterate(target) if isinstance(element, ColumnClause | TextClause)]
+    columns = [None if isinstance(element, TextClause) else column_of(statement, element) for element in named]
+    bound = {key for table in tables_of(statement) for column in encrypted_columns(table) for key in needed(column)}
+    return all(column is not None and not is_target(column) and column.key not in bound for column in columns)
 
 
 def _check_value(column: Column[Any] | None, value: Any) -> None:

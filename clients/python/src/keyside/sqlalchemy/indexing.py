@@ -23,6 +23,7 @@ from keyside.sqlalchemy.assignments import (
     is_target,
     of_table,
     reassigned,
+    refuse_unknown,
     tables_of,
     typed,
     upsert_of,
@@ -190,8 +191,10 @@ def _with_upsert(statement: Any) -> Any:
     indexes: list[tuple[Column[Any], Any]] = []
     for name, value in upserted(statement):
         column = column_of(statement, name)
-        if column is None or not is_target(column):
-            listed.append((name, value))
+        if column is None:
+            refuse_unknown(statement)
+        if not is_target(column):
+            listed.append((column.key, value))
         elif isinstance(column.type, Encrypted):
             written[column.key] = _of_upsert(value, column)
             listed.append((column.key, written[column.key]))
