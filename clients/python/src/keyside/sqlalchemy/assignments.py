@@ -28,12 +28,23 @@ def resolve(statement: Any) -> Any:
     return statement
 
 
+def target_table(statement: Any) -> Any:
+    """The table that a statement writes. The ORM writes the rows of a joined class table by table, with a statement
+    that names the table of the class in all of them."""
+    return _emitted_table(statement, statement.table)
+
+
+def _emitted_table(statement: Any, otherwise: Any = None) -> Any:
+    annotations: Any = statement._annotations
+    return annotations.get("_emit_insert_table", annotations.get("_emit_update_table", otherwise))
+
+
 def column_of(statement: Any, name: Any) -> Column[Any] | None:
     """The column that a name, a column or a mapped attribute means as the target of a value, as SQLAlchemy takes it.
 
     None for what is no column of a table that the statement writes.
     """
-    target = statement.table
+    target = target_table(statement)
     joined = list(tables_from_leftmost(target)) if isinstance(target, Join) else [target]
     if isinstance(name, str):
         return _named(statement, joined[0].c, name)
@@ -79,7 +90,7 @@ def refuse_unknown(statement: Any) -> NoReturn:
     raise NotSearchable(
         "it sets what is no column of the table as it is declared, and might be an encrypted one by another name; give "
         "the column itself, or its key",
-        statement.table.description,
+        target_table(statement).description,
     )
 
 
@@ -91,12 +102,14 @@ def is_target(column: Column[Any] | None) -> bool:
 def assigned(statement: Any) -> list[tuple[Any, Any]]:
     """What `.values(…)` and `.ordered_values(…)` set."""
     ordered = getattr(statement, "_ordered_values", None)
-    return list(ordered) if ordered else list((statement._values or {}).items())
+    pairs = list(ordered) if ordered else list((statement._values or {}).items())
+    emitted = _emitted_table(statement) if pairs else None
+    return pairs if emitted is None else [(column, value) for column, value in pairs if column.table == emitted]
 
 
 def assigned_rows(statement: Any) -> list[dict[Any, Any]]:
     """The rows of `.values([…, …])`."""
-    return [_by_name(row, statement.table) for group in statement._multi_values or () for row in group]
+    return [_by_name(row, target_table(statement)) for group in statement._multi_values or () for row in group]
 
 
 def _by_name(row: Any, table: Any) -> dict[Any, Any]:
@@ -179,7 +192,8 @@ def tables_of(statement: Any) -> Iterator[Any]:
     seen: list[Any] = []
     targets = (column_of(statement, name) for name, _ in assigned(statement))
     # of a join, the tables in it are written
-    own = [] if isinstance(statement.table, Join) else [statement.table]
+    target = target_table(statement)
+    own = [] if isinstance(target, Join) else [target]
     for table in (*own, *[column.table for column in targets if column is not None]):
         if not any(table == other for other in seen):
             seen.append(table)

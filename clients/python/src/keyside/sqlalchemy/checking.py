@@ -23,6 +23,7 @@ from keyside.sqlalchemy.assignments import (
     refuse_unknown,
     resolve,
     tables_of,
+    target_table,
     upserted,
 )
 from keyside.sqlalchemy.given import clause
@@ -93,7 +94,8 @@ def _check_value(column: Column[Any] | None, value: Any) -> None:
 
 def _check_join(statement: Any, compiled: Any) -> None:
     """Raise NotSearchable for parameters that do not say which table of a join they are for."""
-    for column in statement.table.c if isinstance(statement.table, Join) else ():
+    target = target_table(statement)
+    for column in target.c if isinstance(target, Join) else ():
         if is_target(column) and column.key in (compiled.column_keys or ()):
             message = "a parameter does not tell which table of the join it is for; name the column in values()"
             raise NotSearchable(message, column.table.name, column.name)
@@ -105,7 +107,7 @@ def _check_table(statement: Any, table: Any, nested: bool, compiled: Any) -> Non
     for row in assigned_rows(statement):
         set_ |= of_table(statement, table, row.items())
     written = set(set_)
-    if not nested and table == statement.table:
+    if not nested and table == target_table(statement):
         written |= {key for key in compiled.column_keys or () if key in table.c}
     computed = (*(compiled.insert_prefetch or ()), *(compiled.update_prefetch or ()))
     written |= {str(column.key) for column in computed if getattr(column, "table", None) == table}

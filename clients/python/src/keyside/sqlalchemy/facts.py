@@ -18,6 +18,7 @@ from keyside.sqlalchemy.assignments import (
     is_target,
     of_table,
     tables_of,
+    target_table,
     upserted,
 )
 from keyside.sqlalchemy.checking import check_text, check_written, writes_of
@@ -168,7 +169,7 @@ class StatementFacts:
             return [self._several(statement, row, number) for number, row in enumerate(several)]
         set_ = of_table(statement, table, assigned(statement))
         names = {key: self._name(value, key) for key, value in set_.items()}
-        if not nested and table == statement.table:
+        if not nested and table == target_table(statement):
             given = (*(compiled.column_keys or ()), *prefetched(compiled))
             names |= {key: key for key in given if key in table.c}
         return [names]

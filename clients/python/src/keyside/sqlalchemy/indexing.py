@@ -25,6 +25,7 @@ from keyside.sqlalchemy.assignments import (
     reassigned,
     refuse_unknown,
     tables_of,
+    target_table,
     typed,
     upsert_of,
     upserted,
@@ -65,7 +66,8 @@ def with_indexes(statement: Any, rows: Rows) -> tuple[Any, Rows]:
 
 def _with_values(statement: Any, rows: Rows) -> tuple[list[tuple[Any, Any]], Rows]:
     """Assignments and parameters of a statement that writes one row, or one row for each of its parameters."""
-    in_rows = {name for name in rows[0] if name in statement.table.c} if rows else set()
+    target = target_table(statement)
+    in_rows = {name for name in rows[0] if name in target.c} if rows else set()
     pairs: list[tuple[Any, Any]] = []
     indexes: list[tuple[Column[Any], Any]] = []
     for name, value in assigned(statement):
@@ -77,7 +79,7 @@ def _with_values(statement: Any, rows: Rows) -> tuple[list[tuple[Any, Any]], Row
         else:
             indexes.append((column, value))
     for table in tables_of(statement):
-        own = table == statement.table
+        own = table == target
         written = of_table(statement, table, pairs)
         followed: dict[str, list[str]] = {}
         for source, of_source in indexes_of(table).items():
@@ -151,7 +153,7 @@ def _is_null(value: Any) -> bool:
 
 def _with_several(statement: Any) -> Any:
     """`.values([…, …])`, whose rows SQLAlchemy takes as they are."""
-    table = statement.table
+    table = target_table(statement)
     indexes = indexes_of(table)
     several = []
     for number, row in enumerate(assigned_rows(statement)):
@@ -185,7 +187,7 @@ def _with_upsert(statement: Any) -> Any:
     if found is None or found[0] is not statement._post_values_clause:
         return statement
     clause, place = found
-    table = statement.table
+    table = target_table(statement)
     listed: list[tuple[Any, Any]] = []
     written: dict[str, Any] = {}
     indexes: list[tuple[Column[Any], Any]] = []
