@@ -11,7 +11,9 @@ from keyside.fields import NotInstalled, NotSearchable, from_context
 from keyside.sqlalchemy import BlindIndex, Encrypted
 from sqlalchemy import (
     Column,
+    Computed,
     Engine,
+    FetchedValue,
     ForeignKey,
     Identity,
     Index,
@@ -28,6 +30,7 @@ from sqlalchemy import (
     insert,
     select,
     text,
+    update,
 )
 from sqlalchemy.exc import OperationalError, StatementError
 from sqlalchemy.orm import (
@@ -88,6 +91,7 @@ def test_options_that_do_nothing_are_refused_at_once(declare: Callable[[], Any],
 
 
 BOUND = Encrypted(String, keyring="k", bind="id")
+CHOSEN = Encrypted(String, keyring="k", partition="c")
 LATER: dict[str, tuple[Callable[[], Table], str]] = {
     "no such partition": (
         lambda: table(Column("s", secret(partition="nope"))),
@@ -114,6 +118,33 @@ LATER: dict[str, tuple[Callable[[], Table], str]] = {
         lambda: table(Column("s", BOUND), key=Column("id", String, primary_key=True, default=func.now())),
         "the database makes",
     ),
+    "key that changes": (
+        lambda: table(
+            Column("s", BOUND),
+            key=Column("id", Integer, autoincrement=False, primary_key=True, default=int, onupdate=text("7")),
+        ),
+        "'id', which the database changes by itself",
+    ),
+    "partition: server default": (
+        lambda: table(Column("c", Integer, server_default="5"), Column("s", CHOSEN)),
+        "its partition is 'c', which the database makes",
+    ),
+    "partition: SQL default": (
+        lambda: table(Column("c", Integer, default=text("5")), Column("s", CHOSEN)),
+        "the database makes",
+    ),
+    "partition: computed": (
+        lambda: table(Column("c", Integer, Computed("tenant + 1")), Column("s", CHOSEN)),
+        "the database makes",
+    ),
+    "partition: onupdate": (
+        lambda: table(Column("c", Integer, onupdate=text("c + 1")), Column("s", CHOSEN)),
+        "'c', which the database changes by itself",
+    ),
+    "partition: trigger": (
+        lambda: table(Column("c", Integer, server_onupdate=FetchedValue()), Column("s", CHOSEN)),
+        "the database changes by itself",
+    ),
 }
 
 
@@ -132,6 +163,12 @@ def test_what_a_column_needs_must_be_there(sqlite: Engine, declare: Callable[[],
     with pytest.raises(ValueError, match=told):
         configure_mappers()
     Base.registry.dispose()
+
+
+def test_an_update_that_lets_the_database_change_a_partition_is_refused(sqlite: Engine) -> None:
+    declared = table(Column("c", Integer, onupdate=text("c + 1")), Column("s", CHOSEN))
+    with sqlite.connect() as connection, pytest.raises(ValueError, match="changes by itself"):
+        connection.execute(update(declared).values(tenant=1))
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,27 @@ from uuid import UUID
 import keyside
 import pytest
 from keyside.fields import BindingMissing
+from keyside.sqlalchemy import Encrypted
 from keyside.testing import assert_round_trips
-from sqlalchemy import Engine, Enum, String, TypeDecorator, Uuid, alias, bindparam, func, insert, select, update
+from sqlalchemy import (
+    Column,
+    Engine,
+    Enum,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    TypeDecorator,
+    Uuid,
+    alias,
+    bindparam,
+    func,
+    insert,
+    literal_column,
+    null,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session, aliased
 
 from tests.orm.sqlalchemy.accounts import Account, Base, Priced, renamed, stored
@@ -100,6 +119,68 @@ def test_the_context_does_not_say_whose_rows_an_update_changes(books: Engine) ->
         session.execute(update(Account), [{"id": 1, "clinic": 1, "shared": "n"}])
         session.commit()
     assert read(books) == [(1, 1, "s1", "n"), (5, 2, "s5", "p5")]
+
+
+def test_the_context_does_not_stand_in_for_what_the_database_computes(books: Engine) -> None:
+    five: Any = literal_column("5")
+    with keyside.context(clinic=7), books.begin() as connection:
+        for refused in (
+            insert(TABLE).values(id=1, clinic=five, shared="x"),
+            insert(TABLE).values(id=1, clinic=select(five).scalar_subquery(), shared="x"),
+            insert(TABLE).values([{"id": 1, "clinic": 5, "shared": "x"}, {"id": 2, "clinic": five, "shared": "x"}]),
+            insert(Account).values(id=1, clinic=five, shared="x"),
+        ):
+            with pytest.raises(BindingMissing, match="set clinic to a value"):
+                connection.execute(refused)
+        with pytest.raises(BindingMissing, match="set clinic to a value"):
+            connection.execute(insert(TABLE).values(clinic=five), [{"id": 1, "shared": "x"}, {"id": 2, "shared": "y"}])
+        connection.execute(insert(TABLE).values(id=3, clinic=null(), shared="a"))
+        connection.execute(insert(TABLE).values([{"id": 4, "clinic": null(), "shared": "b"}]))
+        connection.execute(insert(TABLE).values(id=5, shared="c"))
+    with keyside.context(clinic=7):
+        assert read(books) == [(3, None, None, "a"), (4, None, None, "b"), (5, None, None, "c")]
+
+
+def chosen(engine: Engine, **options: Any) -> Table:
+    """A table whose values come from Python when a statement does not name them."""
+    table = Table(
+        "chosen",
+        MetaData(),
+        Column("id", Integer, primary_key=True, autoincrement=False),
+        Column("clinic", Integer, **options),
+        Column("shared", Encrypted(String(100), keyring="patients", partition="clinic"), default=lambda: "hello"),
+    )
+    table.drop(engine, checkfirst=True)
+    table.create(engine)
+    return table
+
+
+def test_the_context_does_not_stand_in_for_what_a_query_returns(books: Engine) -> None:
+    table = chosen(books)
+    query = select(TABLE.c.id, TABLE.c.clinic)
+    with keyside.context(clinic=7), books.begin() as connection:
+        connection.execute(insert(TABLE).values(id=1, clinic=5))
+        with pytest.raises(BindingMissing, match="set clinic to a value"):
+            connection.execute(insert(table).from_select(["id", "clinic"], query))
+        with pytest.raises(BindingMissing, match="set clinic to a value"):
+            connection.execute(insert(table).from_select([table.c.id, table.c.clinic], query))
+        connection.execute(insert(table).from_select(["id"], select(TABLE.c.id)))
+        assert connection.execute(select(table)).all() == [(1, None, "hello")]
+
+
+@pytest.mark.parametrize("engine", ["psycopg", "psycopg2"], indirect=True)
+def test_partitions_that_defaults_choose_inside_another_statement(books: Engine) -> None:
+    table = chosen(books, default=lambda: 5, onupdate=lambda: 6)
+    added = insert(table).values(id=1, shared="a").returning(table.c.id).cte("added")
+    changed = update(table).where(table.c.id == 2, table.c.clinic == 5).values(shared="b").returning(table.c.id)
+    with keyside.context(clinic=7), books.begin() as connection:
+        connection.execute(insert(table).values(id=2))
+        for cte in (added, changed.cte("changed")):
+            with pytest.raises(BindingMissing, match="set clinic to a value"):
+                connection.execute(select(cte.c.id))
+        given = insert(table).values(id=1, clinic=8, shared="c").returning(table.c.id).cte("given")
+        connection.execute(select(given.c.id))
+        assert connection.execute(select(table).order_by(table.c.id)).all() == [(1, 8, "c"), (2, 5, "hello")]
 
 
 def test_upserts_keep_rows_and_their_bindings_together(books: Engine) -> None:

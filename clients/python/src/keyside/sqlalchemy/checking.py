@@ -26,6 +26,7 @@ from keyside.sqlalchemy.assignments import (
     target_table,
     upserted,
 )
+from keyside.sqlalchemy.declaring import check_bindings
 from keyside.sqlalchemy.given import clause
 from keyside.sqlalchemy.types import Encrypted, encrypted_columns
 
@@ -102,6 +103,9 @@ def _check_join(statement: Any, compiled: Any) -> None:
 
 
 def _check_table(statement: Any, table: Any, nested: bool, compiled: Any) -> None:
+    for column in encrypted_columns(table):
+        # no value of it need be among the parameters
+        check_bindings(column.type.column)  # type: ignore[attr-defined]  # an Encrypted type
     _check_select(statement, table)
     set_ = of_table(statement, table, assigned(statement))
     for row in assigned_rows(statement):

@@ -100,9 +100,13 @@ def check_bindings(column: Column[Any]) -> None:
                 _refuse(column, f"{what} names {name!r}, which is no column of the table ({there})")
             if isinstance(needed.type, Float):
                 _refuse(column, f"{what} names {name!r}, a float: databases round them; name a column of whole numbers")
-            if what == "bind" and _made_by_database(needed):
-                message = f"it is bound to {name!r}, which the database makes after the value is encrypted; give that "
-                _refuse(column, f"{message}{_KNOWN_BEFORE}")
+            bound = f"it is bound to {name!r}" if what == "bind" else f"its partition is {name!r}"
+            if _made_by_database(needed):
+                message = f"{bound}, which the database makes after the value is encrypted; give that {_KNOWN_BEFORE}"
+                _refuse(column, message)
+            if _changed_by_database(needed):
+                message = f"{bound}, which the database changes by itself, and the value would not open any more"
+                _refuse(column, f"{message}; take its onupdate off, and set it from Python")
 
 
 def _needs(column: Column[Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -118,6 +122,11 @@ def _made_by_database(column: Any) -> bool:
         return bool(default.is_clause_element)
     made = default is not None or column.server_default is not None
     return made or column.table.autoincrement_column is column
+
+
+def _changed_by_database(column: Any) -> bool:
+    onupdate = column.onupdate
+    return column.server_onupdate is not None or (onupdate is not None and bool(onupdate.is_clause_element))
 
 
 def _refuse(column: Any, message: str) -> NoReturn:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Column, Table, TextClause, TextualSelect, Update
-from sqlalchemy.sql.elements import BindParameter
+from sqlalchemy import Column, Insert, Table, TextClause, TextualSelect, Update
+from sqlalchemy.sql.elements import BindParameter, Null
 
 from keyside.fields import BindingMissing, Field, NotSearchable, Placeholder
+from keyside.fields.declaration import Place
 from keyside.sqlalchemy.assignments import (
     assigned,
     assigned_rows,
@@ -31,6 +32,9 @@ from keyside.sqlalchemy.types import Encrypted
 
 UNKNOWN: Final = ""
 """In place of a parameter's name: the column is set to what the database computes."""
+
+NULL: Final = "\0"
+"""In place of a parameter's name: the column is set to NULL."""
 
 Values = Mapping[str, Any]
 
@@ -70,14 +74,21 @@ class Row:
             placeholder.key = keys[known]
         if place.partition_column:
             placeholder.partition = self.value(place.partition_column, parameters)
-            if placeholder.partition is None and self.is_update and not isinstance(placeholder, SearchPlaceholder):
-                name = place.partition_column
-                raise BindingMissing(
-                    f"its partition is the value of {name}, which this statement does not tell, and keyside.context "
-                    f"does not say whose rows it changes; compare {name} with one value in WHERE, or set it to one",
-                    place.table,
-                    place.column,
-                )
+            if placeholder.partition is None and not isinstance(placeholder, SearchPlaceholder):
+                self._check_untold(place, place.partition_column)
+
+    def _check_untold(self, place: Place, name: str) -> None:
+        """Raise BindingMissing for a row whose partition keyside.context does not tell either."""
+        computed = self.names.get(name) == UNKNOWN
+        if computed:
+            message = f"which is computed only as this statement is executed; set {name} to a value"
+        elif self.is_update:
+            message = (
+                "which this statement does not tell, and keyside.context does not say whose rows it changes; compare "
+                f"{name} with one value in WHERE, or set it to one"
+            )
+        if computed or self.is_update:
+            raise BindingMissing(f"its partition is the value of {name}, {message}", place.table, place.column)
 
 
 class StatementFacts:
@@ -166,17 +177,20 @@ class StatementFacts:
         compiled = self._compiled
         several = assigned_rows(statement)
         if several:
-            return [self._several(statement, row, number) for number, row in enumerate(several)]
-        set_ = of_table(statement, table, assigned(statement))
-        names = {key: self._name(value, key) for key, value in set_.items()}
+            return [self._several(statement, table, row, number) for number, row in enumerate(several)]
         if not nested and table == target_table(statement):
-            given = (*(compiled.column_keys or ()), *prefetched(compiled))
-            names |= {key: key for key in given if key in table.c}
-        return [names]
+            given = (*(compiled.column_keys or ()), *prefetched(compiled, table))
+            names = {key: key for key in given if key in table.c}
+        else:
+            names = dict.fromkeys(_with_defaults(statement, table), UNKNOWN)
+        names |= dict.fromkeys(getattr(statement, "_select_names", None) or (), UNKNOWN)
+        # of parameters that values() names, and not of others, are those that are given by the name of the column
+        set_ = of_table(statement, table, assigned(statement))
+        return [names | {key: self._name(value, key) for key, value in set_.items()}]
 
-    def _several(self, statement: Any, row: Mapping[Any, Any], number: int) -> dict[str, str]:
+    def _several(self, statement: Any, table: Any, row: Mapping[Any, Any], number: int) -> dict[str, str]:
         """As SQLAlchemy names the parameters of `.values([…, …])`."""
-        names = {key: f"{key}_m{number}" if number else key for key in prefetched(self._compiled)}
+        names = {key: f"{key}_m{number}" if number else key for key in prefetched(self._compiled, table)}
         for name, value in row.items():
             column = column_of(statement, name)
             if column is not None:
@@ -187,6 +201,8 @@ class StatementFacts:
         value = clause(value)
         if isinstance(value, BindParameter):
             return self._names.get(_own_key(value), UNKNOWN)
+        if isinstance(value, Null):
+            return NULL
         return UNKNOWN if hasattr(value, "_compiler_dispatch") else usual
 
     def _is_following(self, name: str) -> bool:
@@ -216,10 +232,17 @@ def _own_key(parameter: BindParameter[Any]) -> str:
     return f"{key}\0{key.apply_map({})}" if isinstance(key, ParameterName) else str(key)
 
 
-def prefetched(compiled: Any) -> Iterable[str]:
-    """Keys of the columns whose values Python computes when the statement is executed."""
+def prefetched(compiled: Any, table: Any) -> list[str]:
+    """Keys of the table's columns whose values Python computes when the statement is executed."""
     columns = (*(getattr(compiled, "insert_prefetch", ()) or ()), *(getattr(compiled, "update_prefetch", ()) or ()))
-    return [str(column.key) for column in columns]
+    # of the rows of `.values([…, …])`, each has its own, made of the column
+    return [str(column.key) for column in columns if getattr(column, "original", column).table == table]
+
+
+def _with_defaults(statement: Any, table: Any) -> list[str]:
+    """Keys of the columns that get a value when the statement does not name them."""
+    kind = "default" if isinstance(statement, Insert) else "onupdate"
+    return [column.key for column in table.c if getattr(column, kind, None) is not None]
 
 
 _facts: WeakKeyDictionary[Any, StatementFacts] = WeakKeyDictionary()
