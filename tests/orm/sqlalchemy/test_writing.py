@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.mysql import insert as mysql_insert
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import Session
 
 from tests.orm.sqlalchemy.accounts import SECRET, Account, Invoice, shows_nothing, stored
@@ -125,6 +127,44 @@ def test_parameters_with_names_of_their_own_are_encrypted(books: Engine) -> None
         assert set(session.scalars(select(Account.secret)).all()) == {SECRET}
     assert stored(books)[2]["email_index"] is None
     assert shows_nothing(books)
+
+
+WAYS: dict[str, Callable[[str], Any]] = {
+    "plain": lambda value: update(TABLE).values(email=value),
+    "literal": lambda value: update(TABLE).values(email=literal(value)),
+    "unique": lambda value: update(TABLE).values(email=bindparam("given", value, unique=True)),
+    "without a name": lambda value: update(TABLE).values(email=bindparam(None, value)),
+    "without a name, of a callable": lambda value: update(TABLE).values(email=bindparam(None, callable_=lambda: value)),
+    "named": lambda value: update(TABLE).values(email=bindparam("given", value)),
+}
+
+
+@pytest.mark.parametrize(("first", "second"), list(permutations(WAYS, 2)))
+def test_cached_statements_are_told_apart(book: Engine, first: str, second: str) -> None:
+    with book.begin() as connection:
+        connection.execute(insert(TABLE).values(id=1))
+        for way, value in ((first, "a"), (second, "b"), (first, "c"), (second, "d")):
+            connection.execute(WAYS[way](value))
+            assert connection.scalars(select(TABLE.c.email).where(TABLE.c.email == value)).all() == [value]
+
+
+def test_a_parameter_without_a_name_in_several_places(books: Engine) -> None:
+    nameless: Any = bindparam(None, SECRET)
+    row = {"note": nameless, "email": nameless, "secret": nameless}
+    with books.begin() as connection:
+        connection.execute(insert(TABLE).values(id=1, code=nameless, **row))
+        connection.execute(insert(TABLE).values([{"id": 2, **row}, {"id": 3, **row}]))
+        found = select(TABLE.c.id).where(TABLE.c.email == nameless, TABLE.c.email.in_([nameless])).order_by(TABLE.c.id)
+        assert connection.scalars(found).all() == [1, 2, 3]
+        connection.execute(update(TABLE).values(code=None))
+    assert shows_nothing(books)
+
+
+def test_a_parameter_without_name_and_value_is_not_null(book: Engine) -> None:
+    with book.begin() as connection:
+        connection.execute(insert(TABLE).values(id=1, email="a"))
+        with pytest.raises(StatementError, match="A value is required"):
+            connection.execute(update(TABLE).values(email=bindparam(None)))
 
 
 def test_parameters_given_beside_values_go_first(book: Engine) -> None:

@@ -164,11 +164,11 @@ def typed(value: Any, column: Column[Any], row: str = "") -> Any:
     if not isinstance(value, BindParameter):
         message = "an SQL expression cannot be encrypted; compute the value in Python"
         raise NotSearchable(message, column.table.name, column.name)
-    if not value.unique:
+    if given.is_named(value):
         return given.typed(value, column.type, f"{column.table.name}_{column.key}{row}")
     if value.type is column.type and not row and value.callable is None:
         return value
-    return BindParameter(None, value.effective_value, type_=column.type, unique=True)
+    return BindParameter(None, value.effective_value, type_=column.type, unique=True, required=value.required)
 
 
 def indexes_of(table: Any) -> dict[str, list[str]]:

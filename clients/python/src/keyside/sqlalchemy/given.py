@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy.sql.elements import BindParameter, ClauseElement, Null, _truncated_label
+from sqlalchemy.sql.elements import BindParameter, ClauseElement, Null, _anonymous_label, _truncated_label
 from sqlalchemy.sql.lambdas import PyWrapper
 from sqlalchemy.types import TypeEngine
 
@@ -50,6 +50,12 @@ def is_null(value: Any) -> bool:
     return value is None or isinstance(value, Null)
 
 
+def is_named(parameter: BindParameter[Any]) -> bool:
+    """Whether executions may give the parameter by its name; cached statements see no other difference between one
+    that is unique and one that merely has no name."""
+    return not isinstance(parameter.key, _anonymous_label)
+
+
 def is_expression(value: Any) -> bool:
     """Whether the database would compute it."""
     return isinstance(clause(value), ClauseElement) and not isinstance(clause(value), BindParameter | Null)
@@ -71,8 +77,10 @@ def typed(value: Any, type_: TypeEngine[Any], place: str) -> Any:
         # a key of its own: SQLAlchemy takes parameters of the same key for the same parameter
         own = found._clone(maintain_key=False)
         own.type = type_
-        if not own.unique:
+        if is_named(own):
             own.key = ParameterName(own.key, place)
+        else:
+            own._convert_to_unique()  # type: ignore[no-untyped-call]  # it has no annotations
         return own
     if isinstance(found, ClauseElement) or not is_list(value):
         return value

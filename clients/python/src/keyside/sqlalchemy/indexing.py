@@ -31,6 +31,7 @@ from keyside.sqlalchemy.assignments import (
     upserted,
 )
 from keyside.sqlalchemy.flushing import with_known_partitions
+from keyside.sqlalchemy.given import is_named
 from keyside.sqlalchemy.types import BlindIndex, Encrypted
 
 Rows = list[dict[str, Any]]
@@ -126,7 +127,7 @@ def _of(value: Any, index: Column[Any]) -> Any:
         return null()
     if isinstance(value, BindParameter):
         # a parameter with a name of its own may be given anew with every execution
-        return bindparam(None, value.value if value.unique else FOLLOWING, type_=index.type)
+        return bindparam(None, FOLLOWING if is_named(value) else value.value, type_=index.type)
     return value
 
 
