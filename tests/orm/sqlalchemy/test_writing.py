@@ -174,6 +174,38 @@ def test_parameters_given_beside_values_go_first(book: Engine) -> None:
         assert connection.execute(select(TABLE.c.id).where(TABLE.c.email == "a")).all() == []
 
 
+def test_parameters_of_values_are_not_replaced_by_others(book: Engine) -> None:
+    one = update(TABLE).where(TABLE.c.id == 1)
+    with book.begin() as connection:
+        connection.execute(insert(TABLE).values(id=1, code="a", email="a", secret="a"))
+        for named, given in (
+            ({"code": "c", "email": "e", "secret": "s"}, {"c": "b", "e": "b", "s": "b"}),
+            ({"code": "code", "email": "email", "secret": "secret"}, {}),
+        ):
+            values: dict[str, Any] = {name: bindparam(parameter) for name, parameter in named.items()}
+            beside = {"code": "c", "email": "c", "secret": "c"}
+            connection.execute(one.values(values), given | beside)
+            expected = "b" if given else "c"
+            found = select(TABLE.c.code, TABLE.c.email, TABLE.c.secret).where(TABLE.c.email == expected)
+            assert connection.execute(found).all() == [(expected,) * 3]
+
+
+def test_parameters_named_after_columns_tell_the_row(books: Engine) -> None:
+    columns = TABLE.c.id, TABLE.c.code, TABLE.c.secret, TABLE.c.shared, TABLE.c.email
+    named: dict[str, Any] = {name: bindparam(name) for name in ("secret", "shared", "email")}
+    row = {"id": 1, "clinic": 7, "secret": "a", "shared": "a", "email": "a"}
+    with books.begin() as connection:
+        connection.execute(insert(TABLE).values(code=literal("x"), **named), row)
+        everything = {"id": bindparam("id"), "clinic": bindparam("clinic"), **named}
+        with assert_round_trips(max=1):
+            connection.execute(insert(TABLE).values(everything), [row | {"id": 2}, row | {"id": 3}])
+        change = update(TABLE).where(TABLE.c.id == bindparam("which"), TABLE.c.clinic == 7).values(named)
+        connection.execute(change, {"which": 3, "secret": "b", "shared": "b", "email": "b"})
+        for value, rows in (("a", [(1, "x"), (2, None)]), ("b", [(3, None)])):
+            found = connection.execute(select(*columns).where(TABLE.c.email == value).order_by(TABLE.c.id)).all()
+            assert found == [(*row, value, value, value) for row in rows]
+
+
 def test_null_is_null(books: Engine) -> None:
     with Session(books) as session:
         session.execute(insert(Account).values(id=1, mail=null(), note=None, secret=literal(None)))

@@ -76,7 +76,12 @@ def _with_values(statement: Any, rows: Rows) -> tuple[list[tuple[Any, Any]], Row
         if column is None or not is_target(column):
             pairs.append((name, value))
         elif isinstance(column.type, Encrypted):
-            pairs.append((name, typed(value, column)))
+            given = typed(value, column)
+            pairs.append((name, given))
+            named = isinstance(given, BindParameter) and is_named(given) and given.key != column.key
+            if named and column.table == target:
+                # a parameter of another name is no value that one named after the column replaces
+                in_rows.discard(column.key)
         else:
             indexes.append((column, value))
     for table in tables_of(statement):
@@ -94,13 +99,13 @@ def _with_values(statement: Any, rows: Rows) -> tuple[list[tuple[Any, Any]], Row
                 pairs += [(table.c[key], bindparam(None, FOLLOWING, type_=table.c[key].type)) for key in of_source]
                 rows = _without(rows, of_source)
             else:
-                given = [(index, value) for index, value in indexes if index.table == table and index.key in of_source]
-                for index, value in given:
+                alone = [(index, value) for index, value in indexes if index.table == table and index.key in of_source]
+                for index, value in alone:
                     _refuse_alone(index, [value], statement)
                 for key in of_source if own and rows else ():
                     if key in rows[0]:
                         _refuse_alone(table.c[key], [row.get(key) for row in rows], statement)
-                pairs += given
+                pairs += alone
         if followed:
             rows = [_followed(row, followed) for row in rows]
     return pairs, rows
