@@ -221,6 +221,44 @@ def test_a_partitioned_index_searches_one_partition(sqlite: Engine, client: Any)
             assert connection.scalars(select(table.c.data).where(condition)).all() == [[2]]
 
 
+def test_a_search_takes_the_partition_of_its_own_rows(engine: Engine) -> None:
+    """What an UPDATE says of the rows that it changes says nothing of others that it looks at."""
+    import keyside
+
+    table = Table(
+        "searched",
+        MetaData(),
+        Column("id", Integer, primary_key=True, autoincrement=False),
+        Column("tenant", Integer),
+        Column("done", Integer),
+        Column("name", Encrypted(String, "users", partition="tenant")),
+        Column("name_index", BlindIndex("name", partitioned=True)),
+    )
+    own, other = table.c, table.alias("other").c
+    elsewhere = select(other.id).where(other.tenant == 2)
+    conditions = [
+        ([own.tenant == 1, own.name == "a"], [1]),
+        ([own.tenant == 1, own.name_index.in_(["a", "b"])], [1]),
+        ([own.tenant == 1, or_(own.name.in_(["b", "c"]), own.name_index == "a")], [1]),
+        ([own.tenant == 1, elsewhere.where(other.name == "b").exists()], [1]),
+        ([own.tenant == 1, elsewhere.where(other.name.in_(["b", "c"])).exists(), own.name == "a"], [1]),
+        ([own.tenant == 1, elsewhere.where(other.name_index == "a").exists()], []),
+    ]
+    table.drop(engine, checkfirst=True)
+    with engine.begin() as connection, keyside.context(tenant=2):
+        table.create(connection)
+        connection.execute(insert(table), [{"id": 1, "tenant": 1, "name": "a"}, {"id": 2, "tenant": 2, "name": "b"}])
+        # MySQL reads no table in a subquery that it writes
+        for number, (criteria, found) in enumerate(conditions[: 3 if engine.dialect.name == "mysql" else None]):
+            with assert_round_trips(max=1):
+                connection.execute(update(table).where(*criteria).values(done=number))
+            assert connection.scalars(select(own.id).where(own.done == number)).all() == found
+        beside = own.id < other.id, own.tenant == 1, other.tenant == 2, other.name == "b"
+        connection.execute(update(table).where(*beside).values(done=100))
+        assert connection.scalars(select(own.id).where(own.done == 100)).all() == [1]
+    table.drop(engine)
+
+
 def upsert(statement: Any, target: str, column: str, value: Any = None) -> Any:
     """The statement with the clause of its database; without a value the one that was to be inserted."""
     if hasattr(statement, "on_duplicate_key_update"):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Column, Insert, Table, TextClause, TextualSelect, Update
-from sqlalchemy.sql.elements import BindParameter, Null
+from sqlalchemy import Column, Insert, TextClause, TextualSelect, Update
+from sqlalchemy.sql.elements import BinaryExpression, BindParameter, Null
+from sqlalchemy.sql.selectable import SelectBase
 
 from keyside.fields import BindingMissing, Field, NotSearchable, Placeholder
 from keyside.fields.declaration import Place
@@ -28,7 +29,7 @@ from keyside.sqlalchemy.given import ParameterName, clause
 from keyside.sqlalchemy.indexing import Following
 from keyside.sqlalchemy.kinds import Convert, as_read
 from keyside.sqlalchemy.placeholders import SearchPlaceholder
-from keyside.sqlalchemy.types import Encrypted
+from keyside.sqlalchemy.types import BlindIndex, Encrypted
 
 UNKNOWN: Final = ""
 """In place of a parameter's name: the column is set to what the database computes."""
@@ -100,7 +101,7 @@ class StatementFacts:
         self.follows: list[tuple[str, str]] = []
         """Parameters of indexes, and those of the columns whose values they have in the end."""
         self._searched: dict[str, Row] = {}
-        """What the conditions of an UPDATE say of the rows that they look for, by table."""
+        """What the conditions of an UPDATE say of the rows that they look for, by parameter."""
         self._unknown: Row | None = None
         """In place of the row of a parameter that a statement writes nobody knows where."""
         self._compiled = compiled
@@ -117,7 +118,8 @@ class StatementFacts:
     def row_of(self, name: str, placeholder: Placeholder) -> Row | None:
         """The row that tells a placeholder its key and partition."""
         if isinstance(placeholder, SearchPlaceholder):
-            return self._searched.get(placeholder.place.table)
+            # a list has a parameter for each of its values, with its own name and a number
+            return self._searched.get(name) or self._searched.get(name.rstrip("0123456789"))
         return self.rows.get(name, self._unknown)
 
     def column_of(self, name: str) -> Column[Any]:
@@ -129,8 +131,8 @@ class StatementFacts:
         where = None
         if isinstance(statement, Update):
             where = self._where(statement, table)
-            if isinstance(table, Table) and not nested:
-                self._searched[table.name] = Row(table.c, {}, where, self._compiled.dialect)
+            searched = Row(table.c, {}, where, self._compiled.dialect)
+            self._searched |= dict.fromkeys(self._looked_for(statement, table), searched)
         rows = self._rows(statement, table, nested)
         targets = [column for column in table.c if is_target(column)]
         for names in rows:
@@ -171,6 +173,20 @@ class StatementFacts:
             if name is not None:
                 where.setdefault(key, []).append(name)
         return where
+
+    def _looked_for(self, statement: Any, table: Any) -> Iterator[str]:
+        """Names of the parameters that are compared with indexes of the rows that an UPDATE changes: not with those of
+        an alias, or of another row that a query looks at."""
+        for element in _outside_queries(statement._where_criteria):
+            if not isinstance(element, BinaryExpression):
+                continue
+            sides = element.left, element.right
+            if any(
+                isinstance(one, Column) and isinstance(one.type, BlindIndex) and one.table == table for one in sides
+            ):
+                for parameter in _outside_queries(sides):
+                    if isinstance(parameter, BindParameter) and (name := self._names.get(_own_key(parameter))):
+                        yield f"{name}_" if parameter.expanding else name
 
     def _rows(self, statement: Any, table: Any, nested: bool) -> list[dict[str, str]]:
         """Names of the parameters of each row."""
@@ -230,6 +246,14 @@ def _own_key(parameter: BindParameter[Any]) -> str:
     """Parameters that the application gives by one name are several in the statement."""
     key = parameter.key
     return f"{key}\0{key.apply_map({})}" if isinstance(key, ParameterName) else str(key)
+
+
+def _outside_queries(elements: Iterable[Any]) -> Iterator[Any]:
+    """The elements and what they consist of, but for what is in a subquery."""
+    for element in elements:
+        if not isinstance(element, SelectBase):
+            yield element
+            yield from _outside_queries(element.get_children())
 
 
 def prefetched(compiled: Any, table: Any) -> list[str]:
