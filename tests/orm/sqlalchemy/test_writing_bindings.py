@@ -20,6 +20,7 @@ from sqlalchemy import (
     String,
     Table,
     TypeDecorator,
+    UniqueConstraint,
     Uuid,
     alias,
     bindparam,
@@ -30,6 +31,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.orm import Session, aliased
 
 from tests.orm.sqlalchemy.accounts import Account, Base, Priced, renamed, stored
@@ -227,6 +229,41 @@ def test_upserts_of_several_rows(books: Engine) -> None:
         with assert_round_trips(max=1):
             connection.execute(on_conflict(statement, own | {"secret": names.secret}))
     assert [row[2] for row in read(books)] == ["a", "c", "b"]
+
+
+@pytest.mark.parametrize("engine", ["psycopg"], indirect=True)
+def test_upserts_name_a_constraint_as_the_database_does(books: Engine) -> None:
+    table = Table(
+        "unnamed",
+        MetaData(),
+        Column("id", Integer, primary_key=True, autoincrement=False),
+        Column("code", String(40), unique=True),
+        Column("a", Integer),
+        Column("a_b", Integer),
+        Column("b", Integer),
+        Column("b_b", Integer),
+        Column("by_id", Encrypted(String(100), keyring="notes", bind="id")),
+        Column("by_code", Encrypted(String(100), keyring="notes", bind="code")),
+        Column("by_both", Encrypted(String(100), keyring="notes", bind=("a", "b_b"))),
+        UniqueConstraint("a", "b_b"),
+        UniqueConstraint("a_b", "b"),
+    )
+    table.drop(books, checkfirst=True)
+    table.create(books)
+    row = {"id": 1, "code": "x", "a": 1, "a_b": 1, "b": 1, "b_b": 1}
+    statement = postgresql_insert(table).values(row | {"by_id": "new", "by_code": "new", "by_both": "new"})
+    with books.begin() as connection:
+        connection.execute(insert(table).values(row))
+        for constraint, column in (("unnamed_pkey", "by_id"), ("unnamed_code_key", "by_code")):
+            set_ = {column: statement.excluded[column]}
+            connection.execute(statement.on_conflict_do_update(constraint=constraint, set_=set_))
+            assert connection.scalars(select(table.c[column])).all() == ["new"]
+        # which of the two the database calls so is not known
+        for constraint, column in (("unnamed_a_b_b_key", "by_both"), ("unnamed_pkey", "by_code"), ("other", "by_id")):
+            set_ = {column: statement.excluded[column]}
+            with pytest.raises(BindingMissing, match="an upsert that updates it must find the row"):
+                connection.execute(statement.on_conflict_do_update(constraint=constraint, set_=set_))
+    table.drop(books)
 
 
 def test_keys_that_differ_from_names(books: Engine) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Column, Insert, Join, Update
+from sqlalchemy import Column, Insert, Join, PrimaryKeyConstraint, UniqueConstraint, Update
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import BinaryExpression, BindParameter, ClauseElement, ColumnClause, Null, TextClause
 
@@ -29,6 +29,9 @@ from keyside.sqlalchemy.assignments import (
 from keyside.sqlalchemy.declaring import check_bindings
 from keyside.sqlalchemy.given import clause
 from keyside.sqlalchemy.types import Encrypted, encrypted_columns
+
+LONGEST_NAME: Final = 63
+"""Bytes of a name in PostgreSQL."""
 
 
 def writes_of(compiled: Any) -> Iterator[tuple[Any, bool]]:
@@ -202,11 +205,20 @@ def _conflict_target(statement: Any, table: Any) -> set[str]:
     elements = getattr(clause, "inferred_target_elements", None) or ()
     named = getattr(clause, "constraint_target", None)
     if named is not None:
-        for constraint in (*table.constraints, *table.indexes):
-            if constraint.name == named:
-                elements = getattr(constraint, "columns", ())
+        matching = [one for one in (*table.constraints, *table.indexes) if named in (one.name, _given_name(one))]
+        elements = getattr(matching[0], "columns", ()) if len(matching) == 1 else ()
     found = {column_of(statement, element) for element in elements if isinstance(element, str | Column)}
     return {column.key for column in found if column is not None}
+
+
+def _given_name(constraint: Any) -> str | None:
+    """What PostgreSQL calls a key or a unique constraint that is declared without a name; None where it shortens it."""
+    if not isinstance(constraint, PrimaryKeyConstraint | UniqueConstraint) or isinstance(constraint.name, str):
+        return None
+    key = isinstance(constraint, PrimaryKeyConstraint)
+    columns = ["pkey"] if key else [*[column.name for column in constraint.columns], "key"]
+    name = "_".join([constraint.table.name, *columns])
+    return name if len(name.encode()) <= LONGEST_NAME else None
 
 
 def check_text(by_column: Mapping[Column[Any], list[str]]) -> None:
