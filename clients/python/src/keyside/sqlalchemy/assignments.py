@@ -36,6 +36,8 @@ def target_table(statement: Any) -> Any:
 
 def _emitted_table(statement: Any, otherwise: Any = None) -> Any:
     annotations: Any = statement._annotations
+    if not annotations:
+        return otherwise
     return annotations.get("_emit_insert_table", annotations.get("_emit_update_table", otherwise))
 
 
@@ -45,20 +47,19 @@ def column_of(statement: Any, name: Any) -> Column[Any] | None:
     None for what is no column of a table that the statement writes.
     """
     target = target_table(statement)
-    joined = list(tables_from_leftmost(target)) if isinstance(target, Join) else [target]
+    first = next(tables_from_leftmost(target)) if isinstance(target, Join) else target
     if isinstance(name, str):
-        return _named(statement, joined[0].c, name)
+        return _named(statement, first.c, name)
     name = clause(name)
     table = getattr(name, "table", None)
     if table is None:
         # values() goes by the key, an upsert by the name
-        columns: Any = joined[0].c
-        known = columns.get(name.key), _with_name(columns, getattr(name, "name", None))
+        known: Any = first.c.get(name.key), _with_name(first.c, getattr(name, "name", None))
         found = [column for column in known if column is not None]
         return found[0] if found and found[0] is found[-1] else None
-    if any(table == other for other in (*joined, target)) or any(table == other for other in _beside(statement)):
-        column: Column[Any] | None = table.c.get(name.key)
-        return column
+    if table is first or table == target or any(table == other for other in _beside(statement, target)):
+        of_table: Column[Any] | None = table.c.get(name.key)
+        return of_table
     return None
 
 
@@ -78,8 +79,9 @@ def _with_name(columns: Any, name: str | None) -> Column[Any] | None:
     return next((column for column in columns if column.name == name), None)
 
 
-def _beside(statement: Any) -> Iterator[Any]:
+def _beside(statement: Any, target: Any) -> Iterator[Any]:
     """Tables that an UPDATE names beside its own: MySQL writes them as well."""
+    yield from tables_from_leftmost(target)
     if isinstance(statement, Update):
         for element in (*statement._where_criteria, *[value for _, value in assigned(statement)]):
             yield from getattr(element, "_from_objects", ())
@@ -110,6 +112,12 @@ def assigned(statement: Any) -> list[tuple[Any, Any]]:
 def assigned_rows(statement: Any) -> list[dict[Any, Any]]:
     """The rows of `.values([…, …])`."""
     return [_by_name(row, target_table(statement)) for group in statement._multi_values or () for row in group]
+
+
+def differing_rows(statement: Any) -> list[dict[Any, Any]]:
+    """The first of the rows of `.values([…, …])`, and those that name other columns."""
+    rows = assigned_rows(statement)
+    return [*rows[:1], *[row for row in rows if row.keys() != rows[0].keys()]]
 
 
 def _by_name(row: Any, table: Any) -> dict[Any, Any]:

@@ -15,6 +15,7 @@ from keyside.sqlalchemy.assignments import (
     assigned_rows,
     column_of,
     concerns,
+    differing_rows,
     excluded,
     indexes_of,
     is_target,
@@ -61,7 +62,7 @@ def check_written(statement: Any, nested: bool, compiled: Any) -> None:
 
 def _check_targets(statement: Any) -> None:
     """Raise NotSearchable for targets that may be an encrypted column by another name, or the same column twice."""
-    for pairs in (assigned(statement), *[row.items() for row in assigned_rows(statement)], upserted(statement)):
+    for pairs in (assigned(statement), *[row.items() for row in differing_rows(statement)], upserted(statement)):
         columns: list[Any] = []
         for name, _ in pairs:
             column = column_of(statement, name)
@@ -111,7 +112,7 @@ def _check_table(statement: Any, table: Any, nested: bool, compiled: Any) -> Non
         check_bindings(column.type.column)  # type: ignore[attr-defined]  # an Encrypted type
     _check_select(statement, table)
     set_ = of_table(statement, table, assigned(statement))
-    for row in assigned_rows(statement):
+    for row in differing_rows(statement):
         set_ |= of_table(statement, table, row.items())
     written = set(set_)
     if not nested and table == target_table(statement):

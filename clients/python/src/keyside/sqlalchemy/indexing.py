@@ -162,10 +162,15 @@ def _with_several(statement: Any) -> Any:
     table = target_table(statement)
     indexes = indexes_of(table)
     several = []
+    known: dict[Any, Column[Any] | None] = {}
     for number, row in enumerate(assigned_rows(statement)):
         values: dict[Any, Any] = {}
         for name, value in row.items():
-            column = column_of(statement, name)
+            # rows mostly name the same columns; comparing those themselves would make SQL of it
+            place = name if isinstance(name, str) else id(name)
+            if place not in known:
+                known[place] = column_of(statement, name)
+            column = known[place]
             if column is None:
                 values[name] = value
             elif not isinstance(column.type, BlindIndex):
