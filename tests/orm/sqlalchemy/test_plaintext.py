@@ -186,3 +186,25 @@ def test_an_index_is_believed_of_ciphertext_alone(
         assert ids(dual, dual.c.value == second) == [1]
         assert ids(dual, dual.c.value == "first 1") == []
     plain.metadata.drop_all(engine)
+
+
+def test_an_update_may_look_for_plaintext_of_a_partition(engine: sa.Engine) -> None:
+    plain = sa.Table(
+        "parted",
+        sa.MetaData(),
+        sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("clinic", sa.Integer),
+        sa.Column("value", Encrypted(sa.String, "k", partition="clinic", storage="text", migrating="plain")),
+        sa.Column("value_index", BlindIndex("value")),
+        sa.Column("note", sa.String(9)),
+    )
+    plain.metadata.drop_all(engine)
+    plain.metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(
+            sa.insert(plain), [{"id": 1, "clinic": 1, "value": "a"}, {"id": 2, "clinic": 2, "value": "a"}]
+        )
+        noted = sa.update(plain).values(note="x").where(plain.c.value == "a")
+        assert connection.execute(noted.where(plain.c.clinic == 1)).rowcount == 1
+        assert connection.execute(noted).rowcount == 2
+    plain.metadata.drop_all(engine)

@@ -247,7 +247,7 @@ def test_plaintext_that_is_looked_for_is_not_shown(connection: Any) -> None:
 
     sa.event.listen(connection, "before_cursor_execute", note)
     connection.execute(sa.select(table.c.id).where(table.c.value == "tell-nobody")).all()
-    assert shown == ["(<encrypted>, <encrypted>)"]
+    assert shown == ["('ks1.wQ', <encrypted>, 'ks1.wQ', <encrypted>)"]
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def _tell_all(named: Iterable[tuple[str, Any]], known: Mapping[str, Any], facts:
     placeholders = [(name, value) for name, value in named if isinstance(value, Placeholder)]
     keys: dict[Any, Any] = {}
     for name, placeholder in placeholders:
-        if placeholder.place.needs_row:
+        if placeholder.sealed is None and placeholder.place.needs_row:
             of_row = facts.row_of(name, placeholder)
             if of_row is not None:
                 of_row.tell(placeholder, known, keys)
