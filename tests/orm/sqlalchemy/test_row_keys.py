@@ -28,9 +28,11 @@ from sqlalchemy import (
     Uuid,
     insert,
     select,
+    update,
 )
 from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import StatementError
+from sqlalchemy.orm import DeclarativeBase, Session
 
 KEY = uuid.UUID("6fa459ea-ee8a-3ca4-894e-db77e160355e")
 MOMENT = datetime(2024, 5, 17, 10, 20, 30)
@@ -55,7 +57,7 @@ FORMS: list[tuple[Any, Any, tuple[str, ...]]] = [
     (Time(), time(1, 2, 3), ()),
     (Time(), time(1, 2, 3, 4), MYSQL),
     (String(10), "abc", ()),
-    (String(10), "abc ", ()),
+    (String(10), "abc ", MYSQL),
     (CHAR(10), "abc", ("postgresql",)),
     (CHAR(3), "abc", ()),
     (CHAR(10), "abc ", ("postgresql", "sqlite", *MYSQL)),
@@ -102,3 +104,46 @@ def test_floats_are_no_row_keys(sqlite: Engine, kind: Any) -> None:
     table = Table("rated", MetaData(), Column("id", Integer, primary_key=True), Column("ratio", kind), secret)
     with sqlite.connect() as connection, pytest.raises(StatementError, match="databases round them"):
         connection.execute(insert(table).values(ratio=0.5, secret="x"))
+
+
+NOCASE = String(20).with_variant(String(20, collation="NOCASE"), "sqlite")
+BINARY = String(20).with_variant(String(20, collation="utf8mb4_bin"), *MYSQL)
+
+
+@pytest.mark.parametrize(("form", "loose"), [(String(20), MYSQL), (BINARY, ()), (NOCASE, ("sqlite", *MYSQL))])
+def test_an_update_does_not_take_another_spelling_for_the_row_s(engine: Engine, form: Any, loose: Any) -> None:
+    keyed = Table(
+        "spelled",
+        MetaData(),
+        Column("code", form, primary_key=True),
+        Column("secret", Encrypted(String, keyring="people", bind="code")),
+    )
+    keyed.metadata.drop_all(engine)
+    keyed.metadata.create_all(engine)
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Keyed(Base):
+        __table__ = keyed
+
+    with Session(engine) as session:
+        session.add(Keyed(code="abc", secret="first"))
+        session.commit()
+        for code in ("ABC", "abc ", "abc"):
+            changed = update(keyed).where(keyed.c.code == code).values(secret="second")
+            if engine.dialect.name in loose:
+                with pytest.raises(BindingMissing, match="binary collation"):
+                    session.execute(changed)
+            elif code == "abc " and engine.dialect.name in MYSQL:
+                with pytest.raises(BindingMissing, match="length"):
+                    session.execute(changed)
+            else:
+                session.execute(changed)
+        session.commit()
+        found: Any = session.scalars(select(Keyed)).one()
+        assert found.secret == ("first" if engine.dialect.name in loose else "second")
+        found.secret = "third"
+        session.commit()
+        assert session.scalars(select(keyed.c.secret)).all() == ["third"]
+    keyed.metadata.drop_all(engine)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Column, Insert, TextClause, TextualSelect, Update
@@ -27,7 +27,7 @@ from keyside.sqlalchemy.checking import check_text, check_written, writes_of
 from keyside.sqlalchemy.flushing import equalities
 from keyside.sqlalchemy.given import ParameterName, clause
 from keyside.sqlalchemy.indexing import Following
-from keyside.sqlalchemy.kinds import Convert, as_read
+from keyside.sqlalchemy.kinds import Convert, as_read, compares_loosely
 from keyside.sqlalchemy.placeholders import SearchPlaceholder
 from keyside.sqlalchemy.types import BlindIndex, Encrypted
 
@@ -46,6 +46,8 @@ class Row:
     def __init__(self, columns: Any, names: dict[str, str], where: dict[str, list[str]] | None, dialect: Any) -> None:
         self.names = names
         """Parameters of the columns that are set."""
+        self.loose: set[str] = set()
+        """Columns whose values in WHERE may be other spellings than the row's own."""
         self.is_update = where is not None
         self._where = where or {}
         self._columns = columns
@@ -57,7 +59,17 @@ class Row:
         name = self.names.get(key)
         found = [name] if name is not None else self._where.get(key, ())
         given = next((parameters[name] for name in found if name in parameters), None)
+        if given is not None and name is None and key in self.loose:
+            self._raise_loose(self._columns[key])
         return None if given is None else self._conversion(key)(given)
+
+    def _raise_loose(self, column: Column[Any]) -> NoReturn:
+        raise BindingMissing(
+            f"values are bound to {column.key}, whose collation finds other spellings too, so that the row might not "
+            "open; declare it with a binary collation, String(20, collation=…), or change objects of a Session",
+            column.table.name,
+            column.name,
+        )
 
     def _conversion(self, key: str) -> Convert:
         convert = self._conversions.get(key)
@@ -137,6 +149,7 @@ class StatementFacts:
         targets = [column for column in table.c if is_target(column)]
         for names in rows:
             row = Row(table.c, names, where, self._compiled.dialect)
+            row.loose |= self._loose(table, where or {})
             self.rows |= {name: row for column in targets if (name := names.get(column.key))}
             for column in targets:
                 self._check_type(names.get(column.key), column)
@@ -173,6 +186,14 @@ class StatementFacts:
             if name is not None:
                 where.setdefault(key, []).append(name)
         return where
+
+    def _loose(self, table: Any, where: Mapping[str, list[str]]) -> set[str]:
+        """Columns that WHERE compares loosely. A flush names parameters by columns' labels, and has what rows hold."""
+        return {
+            key
+            for key, names in where.items()
+            if names[0] != table.c[key]._label and compares_loosely(table.c[key], self._compiled.dialect)
+        }
 
     def _looked_for(self, statement: Any, table: Any) -> Iterator[str]:
         """Names of the parameters that are compared with indexes of the rows that an UPDATE changes: not with those of

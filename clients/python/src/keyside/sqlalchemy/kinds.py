@@ -19,6 +19,10 @@ from keyside.fields import BindingMissing
 Convert: TypeAlias = "Callable[[Any], Any]"
 
 
+LOOSE: Final = ("mysql", "mariadb", "mssql")
+"""Databases whose texts are compared without regard to case, unless a collation says otherwise."""
+
+
 def as_read(column: Column[Any], dialect: Dialect) -> Convert:
     """What turns a value for the column into what the column gives back. Raises BindingMissing where it cannot."""
     convert = _conversion(column.type, dialect)
@@ -40,6 +44,23 @@ def as_read(column: Column[Any], dialect: Dialect) -> Convert:
     return process
 
 
+def compares_loosely(column: Column[Any], dialect: Dialect) -> bool:
+    """Whether the database finds other spellings of a text than the one that a row holds, as far as its type tells."""
+    type_ = _declared(column.type, dialect)
+    if not isinstance(type_, sqltypes.String) or isinstance(type_, sqltypes.Enum):
+        return False
+    collation = (type_.collation or "").lower()
+    if dialect.name in LOOSE:
+        return not collation.endswith(("_bin", "_bin2", "binary"))
+    return type_.__visit_name__ == "CITEXT" or (dialect.name == "sqlite" and collation not in ("", "binary"))
+
+
+def _declared(type_: TypeEngine[Any], dialect: Dialect) -> TypeEngine[Any]:
+    """The type as it was declared for a database, below one of the application's own."""
+    type_ = type_._variant_mapping.get(dialect.name, type_)
+    return _declared(type_.impl_instance, dialect) if isinstance(type_, TypeDecorator) else type_
+
+
 def _conversion(type_: TypeEngine[Any], dialect: Dialect) -> Convert:
     if isinstance(type_, TypeDecorator):
         return _decorated(type_, dialect)
@@ -48,7 +69,7 @@ def _conversion(type_: TypeEngine[Any], dialect: Dialect) -> Convert:
     except RuntimeError:  # what a type raises that names none (a subclass of it)
         return _as_it_is
     convert = _CONVERSIONS.get(kind, _Same(kind))
-    kept = _kept(type_._variant_mapping.get(dialect.name, type_), dialect)
+    kept = _kept(_declared(type_, dialect), dialect)
     if kept is None:
         return lambda value: value if type(value) is kind else convert(value)
 
@@ -71,6 +92,8 @@ def _kept(type_: TypeEngine[Any], dialect: Dialect) -> Convert | None:
         return _Moment(aware, (getattr(type_, "fsp", None) or 0) if of_mysql else 6)
     if isinstance(type_, sqltypes.CHAR):
         return _Padded(type_.length or 1 if dialect.name == "postgresql" else None)
+    if isinstance(type_, sqltypes.String) and dialect.name in LOOSE and not isinstance(type_, sqltypes.Enum):
+        return _Padded(None)  # binary collations, too, take "a " for "a"
     if isinstance(type_, sqltypes.BINARY) and of_mysql:
         return _Padded(type_.length or 1)
     return None
