@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,8 +12,8 @@ from django.db.migrations.graph import MigrationGraph
 from django.db.migrations.state import ModelState, ProjectState
 from django.db.migrations.writer import MigrationWriter
 from django.test.utils import isolate_apps
-from keyside.django import BlindIndex, EncryptedField, from_context, last, whole
-from keyside.fields import NotSearchable
+from keyside.django import BlindIndex, BlindIndexField, EncryptedField, from_context, last, whole
+from keyside.fields import FieldUnwritable, NotSearchable
 from keyside.testing import assert_round_trips
 
 from tests.orm.django.clinics.models import Card, Patient
@@ -179,3 +180,85 @@ def test_models_are_copied_and_cloned() -> None:
 def test_an_unknown_normalisation_is_found_at_once() -> None:
     with pytest.raises(ValueError, match="expected one of"):
         BlindIndex(normalize="unknown")
+
+
+class Tables:
+    """A table `people_of_migrations` that migrations make and alter, as `migrate` does."""
+
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+        self.state = ProjectState()
+
+    def migrate(self, *operations: Any) -> Any:
+        """The manager of the model as it is after these operations."""
+        for operation in operations:
+            after = self.state.clone()
+            operation.state_forwards("clinics", after)
+            with connections[self.alias].schema_editor() as editor:
+                operation.database_forwards("clinics", editor, self.state, after)
+            self.state = after
+        return self.state.apps.get_model("clinics", "Person").objects.using(self.alias)
+
+    def add(self, **fields: models.Field) -> Any:
+        return self.migrate(*[migrations.AddField("person", name, field) for name, field in fields.items()])
+
+    def alter(self, **fields: models.Field) -> Any:
+        return self.migrate(*[migrations.AlterField("person", name, field) for name, field in fields.items()])
+
+
+@pytest.fixture
+def tables(database: str) -> Iterator[Tables]:
+    made = Tables(database)
+    id_ = ("id", models.BigAutoField(primary_key=True))
+    made.migrate(migrations.CreateModel("Person", [id_], {"db_table": "people_of_migrations"}))
+    yield made
+    with connections[database].schema_editor() as editor:
+        editor.delete_model(made.state.apps.get_model("clinics", "Person"))
+
+
+NEEDED = {
+    "nullable": EncryptedField(models.CharField(max_length=9, null=True, default="d"), keyring="k"),
+    "default": EncryptedField(models.CharField(max_length=9, default="d"), keyring="k"),
+    "blank": EncryptedField(models.CharField(max_length=9, blank=True), keyring="k"),
+    "nothing": EncryptedField(models.IntegerField(), keyring="k"),
+    "text": EncryptedField(models.CharField(max_length=9, default="d"), keyring="k", storage="text"),
+    "plain": EncryptedField(models.CharField(max_length=9, default="d"), keyring="k", migrating="plain"),
+}
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_a_column_that_rows_would_need_a_default_in_is_refused(tables: Tables, name: str) -> None:
+    field: Any = NEEDED[name]
+    tables.migrate().create()
+    with pytest.raises(FieldUnwritable, match=rf"people_of_migrations\.{name}: .*with null=True") as caught:
+        tables.add(**{name: field})
+    assert "'d'" not in str(caught.value)
+    rows = tables.migrate()
+    assert [model_field.name for model_field in rows.model._meta.fields] == ["id"]
+    rows.all().delete()
+    rows = tables.add(**{name: field})
+    rows.create(**{name: 5})
+    assert str(getattr(rows.get(), name)) == "5"
+
+
+def test_what_is_null_is_filled_before_a_column_is_not_null(tables: Tables) -> None:
+    rows = tables.add(name=encrypted(blind_index=BlindIndex()), name_index=BlindIndexField("name"))
+    rows.bulk_create([rows.model(name="a"), rows.model()])
+    wanted = EncryptedField(models.CharField(max_length=9, default="d"), keyring="k")
+    with pytest.raises(FieldUnwritable, match="fill it"):
+        tables.alter(name=wanted)
+    rows = tables.migrate()
+    assert rows.filter(name=None).update(name="d") == 1
+    rows = tables.alter(name=wanted)
+    assert [rows.filter(name=name).count() for name in ("a", "d")] == [1, 1]
+    assert rows.create().name == "d"
+
+
+def test_sql_of_migrations_asks_no_table(databases: None) -> None:
+    after = ProjectState()
+    migrations.CreateModel("Person", [("id", models.BigAutoField(primary_key=True))]).state_forwards("clinics", after)
+    before, operation = after.clone(), migrations.AddField("person", "name", NEEDED["default"])
+    operation.state_forwards("clinics", after)
+    with connections["postgresql"].schema_editor(collect_sql=True) as editor:
+        operation.database_forwards("clinics", editor, before, after)
+    assert editor.collected_sql == ['ALTER TABLE "clinics_person" ADD COLUMN "name" bytea NOT NULL;']

@@ -11,6 +11,7 @@ from django.db import connections
 from django.db.backends.signals import connection_created
 from django.db.models.sql import Query
 
+from keyside.django.altering import hook_schemas
 from keyside.django.fetching import fetch_in_binary
 from keyside.django.keeping import hook_refreshing
 from keyside.django.reading import hook_reads
@@ -42,6 +43,7 @@ def install() -> None:
     hook_validation()
     hook_refreshing()
     hook_statements()
+    hook_schemas()
     Query.__str__ = shown_query
     connection_created.connect(_on_connection, dispatch_uid="keyside.django")
     for connection in connections.all(initialized_only=True):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from django.db import models
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.models.sql.compiler import (
     SQLAggregateCompiler,
     SQLCompiler,
@@ -35,6 +36,9 @@ WRITING: Final[list[tuple[Any, str, list[str]]]] = [
     (SQLUpdateCompiler, "execute_sql", ["result_type"]),
     (SQLDeleteCompiler, "as_sql", []),
     (Query, "as_sql", ["compiler", "connection"]),
+    (BaseDatabaseSchemaEditor, "effective_default", ["field"]),
+    (BaseDatabaseSchemaEditor, "add_field", ["model", "field"]),
+    (BaseDatabaseSchemaEditor, "alter_field", ["model", "old_field", "new_field", "strict"]),
     (models.Model, "_get_unique_checks", ["exclude", "include_meta_constraints"]),
     (models.Model, "_perform_unique_checks", ["unique_checks"]),
     (models.Model, "validate_constraints", ["exclude"]),
