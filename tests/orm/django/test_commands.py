@@ -58,6 +58,11 @@ def test_a_column_with_the_commands_alone(alias: str, sidecar: Twin) -> None:
     sidecar.vault.rotate("users/2")
     assert "81 changed" in run("keyside_reencrypt", *where)[1]
     assert run("keyside_status", *where)[0].count("data key") == 3
+    PlainCitizen.objects.using(alias).filter(number__lt=4).update(name_index=None)
+    assert "    without name_index: 4 (keyside_backfill" in run("keyside_status", *where)[0]
+    assert json.loads(run("keyside_status", *where, "--json")[0])[0]["unindexed"] == {"name_index": 4}
+    run("keyside_backfill", *where)
+    assert "without" not in run("keyside_status", *where)[0]
 
 
 def test_outcomes_for_machines(alias: str) -> None:

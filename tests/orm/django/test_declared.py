@@ -115,6 +115,22 @@ def test_a_field_inside_may_stand_inside_another_too(database: str) -> None:
     assert not hasattr(inner, "model")
 
 
+@isolate_apps(APP)
+def test_an_index_beside_a_renamed_column_says_what_it_was_called() -> None:
+    class Renamed(models.Model):
+        ssn = secret(context="people.ssn", blind_index=[BlindIndex(), BlindIndex(name="told", context="people.told")])
+        own = secret(blind_index=BlindIndex(context="shared"))
+
+        class Meta:
+            app_label = "clinics"
+
+    (found,) = (problem for problem in Renamed.check() if str(problem.id).startswith("keyside"))
+    assert found.id == "keyside.E015"
+    assert "ssn_index: " in found.msg
+    assert "Give it context= as well" in found.msg
+    assert "or 'clinics_renamed.ssn_index' when it never had another name" in found.msg
+
+
 def test_plaintext_that_looks_like_ciphertext_is_not_written(guarded: str) -> None:
     """Otherwise whoever may type a text has a stolen ciphertext opened, or makes every list that holds it fail."""
     Person.objects.create(phone="stolen")

@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.db import connections, migrations, models
+from django.db import IntegrityError, connections, migrations, models, transaction
 from django.db.migrations.autodetector import MigrationAutodetector
 from django.db.migrations.graph import MigrationGraph
 from django.db.migrations.state import ModelState, ProjectState
 from django.db.migrations.writer import MigrationWriter
 from django.test.utils import isolate_apps
 from keyside.django import BlindIndex, BlindIndexField, EncryptedField, from_context, last, whole
+from keyside.django.altering import IndexIncomplete
+from keyside.django.living import backfill, status
 from keyside.fields import FieldUnwritable, NotSearchable
 from keyside.testing import assert_round_trips
 
@@ -110,6 +112,7 @@ def test_an_index_is_added_and_taken_away() -> None:
     assert [(type(one).__name__, one.name) for one in removed] == [("RemoveField", "name_index")]
 
 
+@pytest.mark.filterwarnings("ignore::keyside.django.altering.IndexIncomplete")
 @isolate_apps(APP)
 def test_tables_are_changed_and_rows_stay(database: str) -> None:
     connection = connections[database]
@@ -199,6 +202,9 @@ class Tables:
             self.state = after
         return self.state.apps.get_model("clinics", "Person").objects.using(self.alias)
 
+    def rename(self, old: str, new: str) -> Any:
+        return self.migrate(migrations.RenameField("person", old, new))
+
     def add(self, **fields: models.Field) -> Any:
         return self.migrate(*[migrations.AddField("person", name, field) for name, field in fields.items()])
 
@@ -252,6 +258,52 @@ def test_what_is_null_is_filled_before_a_column_is_not_null(tables: Tables) -> N
     rows = tables.alter(name=wanted)
     assert [rows.filter(name=name).count() for name in ("a", "d")] == [1, 1]
     assert rows.create().name == "d"
+
+
+def test_an_index_is_renamed_with_the_name_that_it_was_computed_for(tables: Tables) -> None:
+    rows = tables.add(name=encrypted(), name_index=BlindIndexField("name", unique=True))
+    rows.create(name="a")
+    with pytest.raises(FieldUnwritable, match=r"context='people_of_migrations\.name_index' in an AlterField before"):
+        tables.rename("name_index", "name_hash")
+    tables.alter(name_index=BlindIndexField("name", unique=True, context="people_of_migrations.name_index"))
+    rows = tables.rename("name_index", "name_hash")
+    assert rows.filter(name="a").count() == 1
+    with pytest.raises(IntegrityError), transaction.atomic(using=tables.alias):
+        rows.create(name="a")
+    # both, as the manual says it
+    context = "people_of_migrations.name_index"
+    tables.rename("name_hash", "ssn_hash")
+    tables.rename("name", "ssn")
+    rows = tables.alter(
+        ssn=encrypted(context="people_of_migrations.name"),
+        ssn_hash=BlindIndexField("ssn", unique=True, context=context),
+    )
+    assert rows.get(ssn="a").ssn == "a"
+
+
+def test_an_index_is_not_altered_into_one_that_finds_nothing(tables: Tables) -> None:
+    rows = tables.add(name=encrypted(), name_index=BlindIndexField("name"))
+    tables.alter(name_index=BlindIndexField("name", "casefold"))  # nobody has one yet
+    rows = tables.alter(name_index=BlindIndexField("name"))
+    rows.create(name="a")
+    for other in (BlindIndexField("name", "casefold"), BlindIndexField("name", partitioned=True)):
+        with pytest.raises(FieldUnwritable, match="RemoveField and AddField it, then run keyside_backfill"):
+            tables.alter(name_index=other)
+    assert tables.alter(name_index=BlindIndexField("name", unique=True)).get(name="a").name == "a"
+
+
+def test_an_index_that_is_added_to_rows_warns_until_the_backfill(tables: Tables) -> None:
+    tables.add(name=encrypted(), other=encrypted()).create(name="a")
+    with pytest.warns(IndexIncomplete, match=r"`keyside_backfill clinics\.Person\.name` is through"):
+        rows = tables.add(name_index=BlindIndexField("name"))
+    rows = tables.add(other_index=BlindIndexField("other"))  # which has no values
+    field = rows.model._meta.get_field("name")
+    assert rows.filter(name="a").count() == 0
+    assert status(field, using=tables.alias).unindexed == {"name_index": 1}
+    assert backfill(field, using=tables.alias).changed == 1
+    assert rows.filter(name="a").count() == 1
+    assert status(field, using=tables.alias).unindexed == {"name_index": 0}
+    tables.migrate(migrations.RemoveField("person", "name_index"))
 
 
 def test_sql_of_migrations_asks_no_table(databases: None) -> None:

@@ -264,6 +264,29 @@ def test_what_a_class_declares_is_checked_as_well() -> None:
     Third.registry.dispose()
 
 
+def test_an_index_beside_a_renamed_column_says_what_it_was_called(sqlite: Engine) -> None:
+    renamed = secret(context="people.s")
+    for index, error in ((BlindIndex("s"), ValueError), (BlindIndex("s", context="people.i"), OperationalError)):
+        declared = table(Column("s", renamed), Column("i", index))
+        with sqlite.connect() as connection, pytest.raises((error, StatementError)) as caught:
+            connection.execute(select(declared.c.id).where(declared.c.s == "x"))
+        told = str(caught.value)
+        assert ("t.i: the column that it indexes names a context=" in told) == (error is ValueError)
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Person(Base):
+        __tablename__ = "persons"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        mail: Mapped[str] = mapped_column(secret(context="people.mail"))
+        mail_index: Mapped[bytes] = mapped_column(BlindIndex("mail"))
+
+    with pytest.raises(ValueError, match=r"Give it context= as well.*'persons\.mail_index' when it never"):
+        configure_mappers()
+    Base.registry.dispose()
+
+
 def test_a_column_is_not_deferred_where_another_needs_it() -> None:
     class Base(DeclarativeBase):
         pass

@@ -253,6 +253,13 @@ def test_the_command(engine: sa.Engine, twin: Twin, capsys: pytest.CaptureFixtur
         245,
         3,
     )
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE people SET name_index = NULL WHERE id < 4")
+    assert main(["status", MODELS, "people.name", *where]) == 0
+    assert "    without name_index: 4 (keyside-orm backfill" in capsys.readouterr().out
+    assert status(engine, NAME).unindexed == {"name_index": 4}
+    assert main(["backfill", *run]) == 0
+    assert status(engine, NAME).unindexed == {"name_index": 0}
     assert main(["decrypt-column", *run, "--no-input"]) == 1
     assert 'declare migrating="plain" and deploy first' in capsys.readouterr().err
     run[0] = BEFORE

@@ -51,6 +51,7 @@ class PlainCitizen(models.Model):
     tenant = models.IntegerField()
     updated_at = models.DateTimeField(null=True)
     name = models.TextField(null=True)
+    name_index = models.BinaryField(null=True)
     born_plain = models.DateField(null=True)
     data_plain = models.JSONField(null=True)
     price_plain = models.DecimalField(max_digits=8, decimal_places=2, null=True)

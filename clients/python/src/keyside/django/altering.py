@@ -1,10 +1,12 @@
-"""Migrations: what a schema change cannot do to encrypted columns is refused.
+"""Migrations: what a schema change cannot do to encrypted columns, and would do to their indexes silently, is refused.
 
-A DEFAULT of the database would be one plaintext, or one ciphertext, for all rows.
+A DEFAULT of the database would be one plaintext, or one ciphertext, for all rows; and an index is computed for its
+column's name, so that one that is renamed finds nothing any more.
 """
 
 from __future__ import annotations
 
+import warnings
 from functools import wraps
 from typing import Any
 
@@ -13,7 +15,12 @@ from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.backends.sqlite3.schema import DatabaseSchemaEditor as SQLiteSchemaEditor
 
 from keyside.django.fields import EncryptedField
+from keyside.django.indexing import BlindIndexField
 from keyside.fields import FieldUnwritable
+
+
+class IndexIncomplete(UserWarning):
+    """Rows hold values that a new blind index does not know yet: searches miss them until a backfill."""
 
 
 def hook_schemas() -> None:
@@ -41,6 +48,8 @@ def _add_field(original: Any, owner: Any) -> Any:
         if is_first and not self.collect_sql:  # sqlmigrate shows SQL of tables that need not be there
             if isinstance(field, EncryptedField) and _needs_value(field) and _has_rows(self, model):
                 _refuse_default(field)
+            if isinstance(field, BlindIndexField):
+                _warn_of_rows_without(self, model, field)
         return original(self, model, field)
 
     return add_field
@@ -53,6 +62,8 @@ def _alter_field(original: Any) -> Any:
             becomes_not_null = isinstance(new_field, EncryptedField) and old_field.null and not new_field.null
             if becomes_not_null and _has_rows(self, model, f"{_quoted(self, old_field.column)} IS NULL"):
                 _refuse_default(new_field)
+            if isinstance(old_field, BlindIndexField) and isinstance(new_field, BlindIndexField):
+                _refuse_stale(self, model, old_field, new_field)
         return original(self, model, old_field, new_field, strict)
 
     return alter_field
@@ -70,6 +81,36 @@ def _refuse_default(field: EncryptedField) -> None:
         field.model._meta.db_table,
         field.column,
     )
+
+
+def _warn_of_rows_without(editor: Any, model: type[models.Model], index: BlindIndexField) -> None:
+    source = next((one for one in model._meta.local_concrete_fields if one.name == index.source), None)
+    if not isinstance(source, EncryptedField) or source.stage.reads_plaintext:
+        return  # there, rows without an index are searched as the plaintext that they hold
+    if _has_rows(editor, model, f"{_quoted(editor, source.column)} IS NOT NULL"):
+        message = (
+            f"{model._meta.db_table}.{index.column}: rows hold values that this new index does not know; until"
+            f" `keyside_backfill {model._meta.label}.{source.name}` is through, searches miss them and unique=True lets"
+            " duplicates in"
+        )
+        warnings.warn(message, IndexIncomplete, stacklevel=2)
+
+
+def _refuse_stale(editor: Any, model: type[models.Model], old: BlindIndexField, new: BlindIndexField) -> None:
+    """Raises FieldUnwritable when the indexes that rows have would be none of those that are looked for afterwards."""
+    table = model._meta.db_table
+    was, becomes = (one.context or f"{table}.{one.column}" for one in (old, new))
+    alike = old.normalize.name == new.normalize.name or old.normalize.apply is new.normalize.apply
+    if was == becomes and alike and old.partitioned == new.partitioned:
+        return
+    if _has_rows(editor, model, f"{_quoted(editor, old.column)} IS NOT NULL"):
+        advice = "RemoveField and AddField it, then run keyside_backfill, which computes it anew"
+        if was != becomes:
+            advice = (
+                f"give it context={was!r} in an AlterField before this operation, and in its BlindIndex; or {advice}"
+            )
+        message = f"rows hold indexes that were computed otherwise, and searches would miss them: {advice}"
+        raise FieldUnwritable(message, table, new.column)
 
 
 def _has_rows(editor: Any, model: type[models.Model], condition: str = "1 = 1") -> bool:

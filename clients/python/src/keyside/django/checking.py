@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 from django.apps import apps
@@ -14,6 +15,7 @@ from keyside.django.returning import returned_by
 from keyside.django.schemas import compared_indexes, uses
 from keyside.django.settings import faults_of
 from keyside.django.telling import bindings, field_named
+from keyside.fields.declaration import unnamed_index
 
 APP: Final = "keyside.django"
 SQLITE_DIGITS: Final = 15
@@ -53,6 +55,7 @@ def problems(field: Any) -> list[checks.CheckMessage]:
         message = f"{where} compares a blind index of {field.name!r} with a value, which a schema cannot hold."
         hint = "compare it with NULL, or check the value in Python"
         found.append(checks.Error(message, hint=hint, obj=field, id="keyside.E006"))
+    found += _index_problems(field)
     for relation in field.model._meta.private_fields:
         if getattr(relation, "fk_field", None) == field.name:
             message = f"The generic relation {relation.name!r} refers by {field.name!r}, which the database compares."
@@ -103,6 +106,14 @@ def _can_be_foreseen(field: Any) -> bool:
     if isinstance(field, models.DecimalField) and not (field.max_digits and field.max_digits <= SQLITE_DIGITS):
         return all(one.vendor != "sqlite" for one in connections.all())
     return returned is not None
+
+
+def _index_problems(field: Any) -> Iterator[checks.CheckMessage]:
+    """What makes searches by its indexes miss rows."""
+    for index, declared in field.indexes:
+        name = f"{declared.table}.{declared.column}"
+        if field.context and not index.context:
+            yield checks.Error(f"{index.name}: {unnamed_index(name)}.", obj=field, id="keyside.E015")
 
 
 def _comes_from_database(field: models.Field) -> bool:

@@ -82,9 +82,11 @@ def decrypt_column(
 
 
 def status(field: EncryptedField, *, using: str | None = None) -> ColumnStatus:
-    """How many values of a column are NULL, plaintext, or encrypted under each data key. Asks the database alone."""
-    alias = using or router.db_for_read(field.model)
-    return status_of(field.model._meta.db_table, field.column, TableRows(field, alias).heads())
+    """How many values of a column are NULL, plaintext, or encrypted under each data key, and lack a blind index. Asks
+    the database alone."""
+    rows = TableRows(field, using or router.db_for_read(field.model))
+    indexes = [index.column for index, _ in field.indexes]
+    return status_of(field.model._meta.db_table, field.column, rows.heads(indexes), indexes)
 
 
 def encrypted_fields_of(name: str | None = None) -> list[EncryptedField]:

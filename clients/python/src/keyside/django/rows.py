@@ -48,17 +48,19 @@ class TableRows:
         """None: compare-and-set needs none around the reading, and the sidecar is not waited for inside one."""
         return nullcontext()
 
-    def heads(self) -> list[tuple[Any, int]]:
-        """The beginnings of the values, as far as `status_of` needs them, and how often each occurs."""
+    def heads(self, indexes: Sequence[str] = ()) -> list[tuple[Any, ...]]:
+        """The beginnings of the values, as far as `status_of` needs them, how often each occurs, and how often without
+        each of these indexes."""
         size = HEAD_CHARACTERS if self._text_storage else HEAD_BYTES
         head = f"SUBSTR({self._quoted(self._field.column)}, 1, {size})"
         # collations of MySQL and MariaDB take data keys for one whose ids differ in case alone
         as_hexadecimal = self._text_storage and self._connection.vendor == "mysql"
         head = f"HEX({head})" if as_hexadecimal else head
-        found = self._fetch(f"SELECT {head}, COUNT(*) FROM {self._table} GROUP BY {head}")  # noqa: S608  own names
+        counts = ["COUNT(*)", *[f"COUNT(*) - COUNT({self._quoted(name)})" for name in indexes]]
+        found = self._fetch(f"SELECT {head}, {', '.join(counts)} FROM {self._table} GROUP BY {head}")  # noqa: S608  own names
         if as_hexadecimal:
-            found = [(None if head is None else bytes.fromhex(head).decode(), count) for head, count in found]
-        return [(_held(value), int(count)) for value, count in found]
+            found = [(None if head is None else bytes.fromhex(head).decode(), *told) for head, *told in found]
+        return [(_held(value), *map(int, told)) for value, *told in found]
 
     def page(self, columns: tuple[str, ...], after: tuple[Any, ...] | None, limit: int) -> Page:
         beside = [*self._bound, *self._chooser]

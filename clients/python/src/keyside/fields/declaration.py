@@ -53,6 +53,15 @@ def stage_of(migrating: str | Stage | None) -> Stage:
     return Stage.DUAL if migrating == "plaintext" else Stage(migrating)
 
 
+def unnamed_index(name: str) -> str:
+    """What is wrong with a blind index, called so in its table, without `context` beside a column that has one."""
+    return (
+        f"the column that it indexes names a context=, it names none, and is computed for {name!r}: when rows were"
+        " indexed for another, searches find nothing and unique lets duplicates in. Give it context= as well: the"
+        f" table.column that it had before a rename, or {name!r} when it never had another name"
+    )
+
+
 @dataclass(frozen=True)
 class Place:
     """What an encrypted column and a blind index have in common: where they are, and under which keyring."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import binascii
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,19 +26,22 @@ class ColumnStatus:
     plaintext: int = 0
     by_key: dict[str, int] = field(default_factory=dict)
     """Data key id, 16 hexadecimal digits, to the number of values under it."""
+    unindexed: dict[str, int] = field(default_factory=dict)
+    """Blind index, by its column, to the number of encrypted values that have none: they wait for a backfill, or their
+    normalisation gives none."""
 
     @property
     def encrypted(self) -> int:
         return sum(self.by_key.values())
 
 
-def status_of(table: str, column: str, heads: Iterable[tuple[Any, int]]) -> ColumnStatus:
-    """The status from the beginnings of values and how often each occurs.
+def status_of(table: str, column: str, heads: Iterable[tuple[Any, ...]], indexes: Sequence[str] = ()) -> ColumnStatus:
+    """The status from the beginnings of values, how often each occurs, and how often without each of the `indexes`.
 
     A beginning is the first 10 bytes of a binary column, or the first 18 characters of a text column; None for NULL.
     """
-    status = ColumnStatus(table, column)
-    for head, count in heads:
+    status = ColumnStatus(table, column, unindexed=dict.fromkeys(indexes, 0))
+    for head, count, *without in heads:
         if head is None:
             status.nulls += count
             continue
@@ -47,6 +50,8 @@ def status_of(table: str, column: str, heads: Iterable[tuple[Any, int]]) -> Colu
             status.plaintext += count
         else:
             status.by_key[key] = status.by_key.get(key, 0) + count
+            for index, lacking in zip(indexes, without, strict=True):
+                status.unindexed[index] += lacking
     return status
 
 

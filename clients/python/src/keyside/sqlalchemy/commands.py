@@ -154,6 +154,9 @@ def _status(engine: sa.Engine, column: sa.Column[Any], options: argparse.Namespa
         print(f"{label_of(column)} ({stage}): {counts}")  # noqa: T201  a command's output
         for key, count in by_key.items():
             print(f"    data key {key}: {count}")  # noqa: T201  a command's output
+        for index, count in found.unindexed.items():
+            if count:
+                print(f"    without {index}: {count} (keyside-orm backfill computes what is missing)")  # noqa: T201
     return {
         "column": label_of(column),
         "database": str(engine.url),
@@ -165,6 +168,7 @@ def _status(engine: sa.Engine, column: sa.Column[Any], options: argparse.Namespa
         "plaintext": found.plaintext,
         "nulls": found.nulls,
         "by_data_key": by_key,
+        "unindexed": found.unindexed,
     }
 
 

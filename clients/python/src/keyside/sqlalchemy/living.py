@@ -57,11 +57,7 @@ def backfill(
     """
     check_backfill(column, source)
     type_ = _encrypted(column)
-    indexes = [
-        index.type.index(bind.dialect)
-        for index in index_columns(column.table)
-        if isinstance(index.type, BlindIndex) and index.type.source == column.key
-    ]
+    indexes = [index.index(bind.dialect) for _, index in _indexes_of(column)]
     job = Backfill(type_.field(bind.dialect), indexes)
     if source is not None:
         job.source, job.read_plain = source.name, _plain_reader(source, type_, bind)
@@ -123,7 +119,7 @@ def label_of(column: sa.Column[Any]) -> str:
 
 
 def status(bind: Bind, column: sa.Column[Any]) -> ColumnStatus:
-    """How many values of a column are NULL, plaintext, or encrypted under each data key."""
+    """How many values of a column are NULL, plaintext, or encrypted under each data key, and lack a blind index."""
     type_ = _encrypted(column)
     bare: ColumnElement[Any] = sa.column(column.name, type_.impl_instance)
     size = HEAD_CHARACTERS if type_.stored_as_text else HEAD_BYTES
@@ -133,13 +129,15 @@ def status(bind: Bind, column: sa.Column[Any]) -> ColumnStatus:
         # their collations take data keys for one whose ids differ in case alone
         head = sa.func.hex(head, type_=sa.String())
     head = head.label("head")
-    source = sa.table(column.table.name, sa.column(column.name), schema=column.table.schema)
-    statement = sa.select(head, sa.func.count()).select_from(source).group_by(head)
+    indexes = [name for name, _ in _indexes_of(column)]
+    source = sa.table(column.table.name, sa.column(column.name), *map(sa.column, indexes), schema=column.table.schema)
+    unindexed = [sa.func.count() - sa.func.count(source.c[name]) for name in indexes]
+    statement = sa.select(head, sa.func.count(), *unindexed).select_from(source).group_by(head)
     with _connected(bind) as connection:
-        heads = [(row[0], row[1]) for row in connection.execute(statement)]
+        heads = [tuple(row) for row in connection.execute(statement)]
     if as_hexadecimal:
-        heads = [(None if head is None else bytes.fromhex(head).decode(), count) for head, count in heads]
-    return status_of(column.table.name, column.name, heads)
+        heads = [(None if head is None else bytes.fromhex(head).decode(), *counts) for head, *counts in heads]
+    return status_of(column.table.name, column.name, heads, indexes)
 
 
 def encrypted_columns_of(metadata: sa.MetaData, name: str | None = None) -> list[sa.Column[Any]]:
@@ -153,6 +151,12 @@ def encrypted_columns_of(metadata: sa.MetaData, name: str | None = None) -> list
     if not found:
         raise LookupError(f"no encrypted column {name or 'at all'}; name a table or table.column of the models")
     return found
+
+
+def _indexes_of(column: sa.Column[Any]) -> list[tuple[str, BlindIndex]]:
+    """The blind indexes of an encrypted column: the name of each column, and its type."""
+    found = [(index.name, index.type) for index in index_columns(column.table)]
+    return [(name, type_) for name, type_ in found if isinstance(type_, BlindIndex) and type_.source == column.key]
 
 
 def _encrypted(column: sa.Column[Any]) -> Encrypted:

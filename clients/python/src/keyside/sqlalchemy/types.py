@@ -28,6 +28,7 @@ from keyside.fields import (
     note_unbatched,
     open_one,
 )
+from keyside.fields.declaration import unnamed_index
 from keyside.sqlalchemy.codecs import codec_of
 from keyside.sqlalchemy.declaring import (
     check_arguments,
@@ -258,13 +259,15 @@ class BlindIndex(sqltypes.TypeDecorator[Any]):
 
     @property
     def source_column(self) -> Column[Any]:
-        """Raises NotInstalled when the table has no such encrypted column."""
+        """Raises NotInstalled when the table has no such encrypted column, ValueError when it alone names a context."""
         if self.column is None:
             raise NotInstalled("a BlindIndex works as the type of a table's column only; see docs/orm")
         column = self.column.table.c.get(self.source)
         if column is None or not isinstance(column.type, Encrypted):
             message = f"it indexes {self.source!r}, which is no Encrypted column of the table"
             raise NotInstalled(message, self.column.table.name, self.column.name)
+        if column.type._renamed and not self._renamed:
+            raise ValueError(f"{self.context}: {unnamed_index(self.context)}")
         return column
 
     def index(self, dialect: Dialect | None = None) -> Index:

@@ -1,4 +1,4 @@
-"""manage.py keyside_status: how many values of each column are NULL, plaintext, or encrypted, by data key."""
+"""manage.py keyside_status: how many values of each column are NULL, plaintext, encrypted (by data key), unindexed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Command(ColumnsCommand):
     """keyside_status."""
 
     help = (
-        "Counts plaintext, and ciphertext by data key. A key that counts zero in every column of its keyring encrypts "
-        "nothing any more. Asks the database alone."
+        "Counts plaintext, ciphertext by data key, and ciphertext without a blind index. A key that counts zero in "
+        "every column of its keyring encrypts nothing any more. Asks the database alone."
     )
 
     def work_on(self, field: EncryptedField, options: dict[str, Any]) -> dict[str, Any]:
@@ -25,6 +25,9 @@ class Command(ColumnsCommand):
             self.stdout.write(f"{label_of(field)} ({field.declaration.stage.value}): {counts}")
             for key, count in by_key.items():
                 self.stdout.write(f"    data key {key}: {count}")
+            for index, count in found.unindexed.items():
+                if count:
+                    self.stdout.write(f"    without {index}: {count} (keyside_backfill computes what is missing)")
         return {
             "database": options["database"],
             "table": found.table,
@@ -35,4 +38,5 @@ class Command(ColumnsCommand):
             "plaintext": found.plaintext,
             "nulls": found.nulls,
             "by_data_key": by_key,
+            "unindexed": found.unindexed,
         }
