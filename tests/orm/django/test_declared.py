@@ -131,6 +131,45 @@ def test_an_index_beside_a_renamed_column_says_what_it_was_called() -> None:
     assert "or 'clinics_renamed.ssn_index' when it never had another name" in found.msg
 
 
+@isolate_apps(APP)
+def test_no_row_is_known_by_a_ciphertext_or_an_index() -> None:
+    class Base(models.Model):
+        ssn = secret(blind_index=BlindIndex(unique=True))
+
+        class Meta:
+            app_label = "clinics"
+
+    class Child(models.Model):
+        base = models.ForeignKey(Base, models.CASCADE, to_field="ssn_index")
+        fine = models.ForeignKey(Base, models.CASCADE, related_name="+")
+
+        class Meta:
+            app_label = "clinics"
+
+    class Composite(models.Model):
+        pk = models.CompositePrimaryKey("number", "ssn")
+        number = models.IntegerField()
+        ssn = secret()
+
+        class Meta:
+            app_label = "clinics"
+
+    class ByIndex(models.Model):
+        pk = models.CompositePrimaryKey("number", "ssn_index")
+        number = models.IntegerField()
+        ssn = secret(blind_index=BlindIndex())
+
+        class Meta:
+            app_label = "clinics"
+
+    told = [problem for model in (Base, Child, Composite, ByIndex) for problem in model.check()]
+    assert [str(problem.msg).split(" refers")[0] for problem in told if problem.id == "keyside.E016"] == [
+        "Child.base",
+        "the primary key of Composite",
+        "the primary key of ByIndex",
+    ]
+
+
 def test_plaintext_that_looks_like_ciphertext_is_not_written(guarded: str) -> None:
     """Otherwise whoever may type a text has a stolen ciphertext opened, or makes every list that holds it fail."""
     Person.objects.create(phone="stolen")

@@ -12,7 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, models
 
 from keyside.django.returning import returned_by
-from keyside.django.schemas import compared_indexes, uses
+from keyside.django.schemas import compared_indexes, keyed_by, uses
 from keyside.django.settings import faults_of
 from keyside.django.telling import bindings, field_named
 from keyside.fields.declaration import unnamed_index
@@ -55,6 +55,9 @@ def problems(field: Any) -> list[checks.CheckMessage]:
         message = f"{where} compares a blind index of {field.name!r} with a value, which a schema cannot hold."
         hint = "compare it with NULL, or check the value in Python"
         found.append(checks.Error(message, hint=hint, obj=field, id="keyside.E006"))
+    for where in keyed_by(field):
+        message = f"{where} refers to {field.name!r} or an index of it, by which no row is known in Python."
+        found.append(checks.Error(message, hint="refer to a plain field", obj=field, id="keyside.E016"))
     found += _index_problems(field)
     for relation in field.model._meta.private_fields:
         if getattr(relation, "fk_field", None) == field.name:

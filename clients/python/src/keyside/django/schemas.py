@@ -55,6 +55,16 @@ def compared_indexes(field: Any) -> Iterator[str]:
             yield f"{type(option).__name__} {option.name!r}"
 
 
+def keyed_by(field: Any) -> Iterator[str]:
+    """Where rows are found by ciphertexts, or by an index whose values in Python are plaintext."""
+    own = [field, *[index for index, _ in field.indexes]]
+    if any(one in own for one in field.model._meta.pk_fields):
+        yield f"the primary key of {field.model.__name__}"
+    for relation in field.model._meta.related_objects:
+        if any(one in own for one in getattr(relation.field, "foreign_related_fields", ())):
+            yield f"{relation.field.model.__name__}.{relation.field.name}"
+
+
 def _parts(option: Any) -> list[Any]:
     """All that a constraint or an index says of fields: their names, expressions and conditions."""
     parts: list[Any] = []
