@@ -170,6 +170,33 @@ def test_no_row_is_known_by_a_ciphertext_or_an_index() -> None:
     ]
 
 
+@isolate_apps(APP)
+def test_a_partition_that_is_compared_loosely_warns(databases: None) -> None:
+    def declared(**options: Any) -> type[models.Model]:
+        class Meta:
+            app_label = "clinics"
+
+        index = BlindIndex(partitioned=options.pop("partitioned", True))
+        fields = {
+            "tenant": options.pop("field", None) or models.CharField(max_length=20, **options),
+            "ssn": secret(partition="tenant", blind_index=index),
+        }
+        return type("Loose", (models.Model,), {"__module__": APP, "Meta": Meta, **fields})
+
+    def warned(**options: Any) -> list[str]:
+        with isolate_apps(APP):
+            model: Any = declared(**options)
+            found = model._meta.get_field("ssn").check(databases=["default", "postgresql", "mariadb"])
+        return [
+            str(problem.msg).split("collation in ")[1].split()[0] for problem in found if problem.id == "keyside.W001"
+        ]
+
+    assert warned() == ["'mariadb'"]
+    assert warned(db_collation="NOCASE") == ["'default'", "'postgresql'", "'mariadb'"]
+    assert warned(db_collation="utf8mb4_bin") == warned(partitioned=False) == []
+    assert warned(field=models.IntegerField()) == []
+
+
 def test_plaintext_that_looks_like_ciphertext_is_not_written(guarded: str) -> None:
     """Otherwise whoever may type a text has a stolen ciphertext opened, or makes every list that holds it fail."""
     Person.objects.create(phone="stolen")

@@ -13,7 +13,7 @@ from keyside.fields import BindingMissing, FieldUnwritable
 from keyside.testing import assert_round_trips
 
 from tests.orm.django.citizens.models import created
-from tests.orm.django.clinics.guarded import GUARDED, Bound, Person, Suite, Visit, Ward
+from tests.orm.django.clinics.guarded import GUARDED, Bound, Person, Suite, Tenant, Visit, Ward
 
 
 @pytest.fixture
@@ -79,6 +79,20 @@ def test_an_object_is_written_where_its_row_is(guarded: str) -> None:
     one.save(update_fields=["par", "ward"])
     two.save()
     assert held() == [(1, None, "b", "new"), (2, None, "new", "p2"), (3, None, "b", "p3")]
+
+
+def test_rows_that_only_a_collation_takes_for_the_named_ones_are_not_left_out_silently(guarded: str) -> None:
+    for tenant in ("acme", "ACME", "other"):
+        Tenant.objects.create(tenant=tenant, ssn=tenant)
+    named = Tenant.objects.filter(tenant="acme")
+    if guarded != "mariadb":
+        assert named.update(ssn="2") == 1
+        return
+    refused(lambda: named.update(ssn="2"), told="another tenant than the row has now")
+    refused(lambda: named.filter(id__gt=0).order_by("id").update(ssn="2"), told="another tenant")
+    assert sorted(Tenant.objects.values_list("ssn", flat=True)) == ["ACME", "acme", "other"]
+    assert Tenant.objects.filter(tenant="other").update(ssn="2") == 1
+    assert named.filter(id=Tenant.objects.get(ssn_index="acme", tenant="acme").id).update(ssn="3") == 1
 
 
 def test_what_is_written_as_ever(guarded: str) -> None:

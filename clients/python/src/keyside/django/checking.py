@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from django.apps import apps
 from django.conf import settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections, models
+from django.db import connections, models, router
 
+from keyside.django.comparing import ignores_case
 from keyside.django.returning import returned_by
 from keyside.django.schemas import compared_indexes, keyed_by, uses
 from keyside.django.settings import faults_of
@@ -35,7 +36,7 @@ def setting_problems(**options: Any) -> list[checks.CheckMessage]:
     ]
 
 
-def problems(field: Any) -> list[checks.CheckMessage]:
+def problems(field: Any, databases: Iterable[str] | None = None) -> list[checks.CheckMessage]:
     """What is wrong with how a model uses an encrypted field."""
     if not apps.is_installed(APP):
         return [checks.Error(f"{MISSING}.", hint="add it to INSTALLED_APPS", obj=field, id="keyside.E005")]
@@ -58,7 +59,7 @@ def problems(field: Any) -> list[checks.CheckMessage]:
     for where in keyed_by(field):
         message = f"{where} refers to {field.name!r} or an index of it, by which no row is known in Python."
         found.append(checks.Error(message, hint="refer to a plain field", obj=field, id="keyside.E016"))
-    found += _index_problems(field)
+    found += _index_problems(field, databases)
     for relation in field.model._meta.private_fields:
         if getattr(relation, "fk_field", None) == field.name:
             message = f"The generic relation {relation.name!r} refers by {field.name!r}, which the database compares."
@@ -111,12 +112,27 @@ def _can_be_foreseen(field: Any) -> bool:
     return returned is not None
 
 
-def _index_problems(field: Any) -> Iterator[checks.CheckMessage]:
+def _index_problems(field: Any, databases: Iterable[str] | None) -> Iterator[checks.CheckMessage]:
     """What makes searches by its indexes miss rows."""
+    chooser = field_named(field.model, field.partition) if isinstance(field.partition, str) else None
     for index, declared in field.indexes:
         name = f"{declared.table}.{declared.column}"
         if field.context and not index.context:
             yield checks.Error(f"{index.name}: {unnamed_index(name)}.", obj=field, id="keyside.E015")
+        loose = [alias for alias in databases or () if _compares_loosely(chooser, alias)] if index.partitioned else []
+        for alias in loose:
+            message = (
+                f"{index.name} is computed under the key of {field.partition!r}, whose collation in {alias!r} takes"
+                " different texts for equal: a search that spells it otherwise than a row does misses that row."
+            )
+            hint = "give the partition a binary collation, such as db_collation='utf8mb4_bin', or spell it as rows do"
+            yield checks.Warning(message, hint=hint, obj=field, id="keyside.W001")
+
+
+def _compares_loosely(field: models.Field | None, alias: str) -> bool:
+    if field is None or not router.allow_migrate_model(alias, field.model):
+        return False
+    return ignores_case(field, connections[alias])
 
 
 def _comes_from_database(field: models.Field) -> bool:

@@ -23,3 +23,12 @@ def is_inexact(field: models.Field, connection: Any) -> bool:
     if connection.vendor == "mysql" or getattr(field, "db_collation", None):
         return True
     return "citext" in (field.db_type(connection) or "")
+
+
+def ignores_case(field: models.Field, connection: Any) -> bool:
+    """Whether the database may take texts in this column for equal that differ in more than blanks at their end."""
+    field = getattr(field, "target_field", field)
+    collation = (getattr(field, "db_collation", None) or "").lower()
+    if not isinstance(field, models.CharField | models.TextField) or collation.endswith("_bin"):
+        return False
+    return is_inexact(field, connection)

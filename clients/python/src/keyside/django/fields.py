@@ -169,7 +169,7 @@ class EncryptedField(TypedField[Set, Get]):
         return self.name, "keyside.django.EncryptedField", [self.inner], {"keyring": self.keyring, **given}
 
     def check(self, **options: Any) -> list[checks.CheckMessage]:
-        return [*self.inner.check(**options), *problems(self)]
+        return [*self.inner.check(**options), *problems(self, options.get("databases"))]
 
     def get_internal_type(self) -> str:
         # serializers of XML ask it whether values are JSON documents; the column's type is told below
