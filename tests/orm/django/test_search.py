@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, connections, transaction
+from django.db import IntegrityError, connections, models, transaction
 from django.db.models import Count, Exists, F, Max, OuterRef, Q, Subquery
 from django.db.models.functions import Concat, Lower, Now
+from django.test.utils import isolate_apps
+from keyside.django import BlindIndex, EncryptedField, whole
 from keyside.fields import BindingMissing, NotSearchable
 from keyside.testing import assert_round_trips
 
+from tests.orm.django.citizens.models import created
 from tests.orm.django.clinics.models import Badge, Card, Clinic, Everything, Letter, Patient, patient
 
 
@@ -198,6 +201,48 @@ def test_while_plaintext_is_left(database: str) -> None:
     assert Letter.objects.get(text="OPEN").text == "Open"
     assert Letter.objects.filter(text__in=["sealed", "open"]).count() == 2
     assert Letter.objects.exclude(text="open").count() == 2
+
+
+def halfway(normalize: Any) -> Any:
+    field = EncryptedField(
+        models.CharField(max_length=50),
+        keyring="notes",
+        storage="text",
+        migrating="plaintext",
+        blind_index=BlindIndex(normalize=normalize),
+    )
+    meta = type("Meta", (), {"app_label": "clinics", "db_table": "half_of_a_way"})
+    return type("Half", (models.Model,), {"__module__": __name__, "Meta": meta, "text": field})
+
+
+@isolate_apps("tests.orm.django.clinics")
+@pytest.mark.parametrize("normalize", ["casefold", "trim", "digits", whole(lambda text: text.swapcase())])
+def test_plaintext_is_found_as_it_is_spelled_whatever_the_database_knows_of_normalising(
+    database: str, normalize: Any
+) -> None:
+    model = halfway(normalize)
+    (warning,) = (problem for problem in model.check() if str(problem.id).startswith("keyside"))
+    assert warning.id == "keyside.W002"
+    assert "text_index: rows that hold plaintext still" in warning.msg
+    texts = ["ÄB 1", "Straße 2", "\tİb 3 ", "123-45"]
+    with created(database, model):
+        with connections[database].cursor() as cursor:
+            cursor.executemany("INSERT INTO half_of_a_way (text) VALUES (%s)", [[text] for text in texts])
+        for text in texts:
+            assert [row.text for row in model.objects.filter(text=text)] == [text]
+            assert model.objects.filter(text__in=[text, "0"]).count() == 1
+            assert model.objects.exclude(text=text).count() == 3
+        found = {
+            "casefold": {"123-45 ": 1, " äB 1": database == "mariadb", "STRASSE 2": 0},
+            "trim": {"123-45 ": 1, "äB 1": 0},
+        }
+        for text, count in found.get(normalize, {"123-45 ": 0, "12345": 0} if normalize == "digits" else {}).items():
+            assert model.objects.filter(text=text).count() == count
+
+
+def test_an_exact_index_warns_of_nothing() -> None:
+    with isolate_apps("tests.orm.django.clinics"):
+        assert [problem for problem in halfway("exact").check() if str(problem.id).startswith("keyside")] == []
 
 
 def test_other_types_are_equal_by_value(database: str) -> None:

@@ -119,6 +119,13 @@ def _index_problems(field: Any, databases: Iterable[str] | None) -> Iterator[che
         name = f"{declared.table}.{declared.column}"
         if field.context and not index.context:
             yield checks.Error(f"{index.name}: {unnamed_index(name)}.", obj=field, id="keyside.E015")
+        if field.stage.reads_plaintext and index.normalize.whole and index.normalize.name != "exact":
+            message = (
+                f"{index.name}: rows that hold plaintext still have no {index.normalize.name!r} form; until a backfill,"
+                " searches find those that are spelled as the value is."
+            )
+            hint = "docs/orm/encrypt-a-column.md, step 2, says what is compared"
+            yield checks.Warning(message, hint=hint, obj=field, id="keyside.W002")
         loose = [alias for alias in databases or () if _compares_loosely(chooser, alias)] if index.partitioned else []
         for alias in loose:
             message = (

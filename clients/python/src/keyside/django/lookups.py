@@ -21,6 +21,8 @@ _PATTERN: Final = (
     "ciphertexts have no substrings; add a BlindIndex of the part that you search (last(4), 'domain') and compare that"
 )
 _OTHER: Final = "the database sees ciphertext only; compute it in Python"
+_IN_DATABASE: Final = {"casefold": "LOWER(TRIM({}))", "trim": "TRIM({})"}
+"""As near as SQL comes to a normalisation; of both sides, so that equal texts stay equal whatever LOWER knows."""
 ADVICE: Final = {
     **dict.fromkeys(("gt", "gte", "lt", "lte", "range"), _ORDER),
     **dict.fromkeys(
@@ -106,26 +108,28 @@ class _ByIndex(Lookup):
         return answer, parameters
 
     def _plain(self, compiler: Any, connection: Any, index: Any) -> tuple[str, list[Any]]:
-        """Rows that were not encrypted yet have no index: they are compared as they are."""
-        field = self.lhs.target
-        column, _ = compiler.compile(self.lhs)
-        folded = index.declaration.normalize.name == "casefold" and field.declaration.storage == "text"
+        """Rows that were not encrypted yet have no index: they are compared as the database can normalise them, so that
+        what is spelled as the value is found at least."""
+        field, normalize = self.lhs.target, index.declaration.normalize
+        is_text = field.declaration.storage == "text"
+        form = _IN_DATABASE.get(normalize.name, "{}") if is_text else "{}"
         parameters: list[Any] = []
         for value in self.values():
             try:
-                plain = field.to_plain(value.strip().lower() if folded else value)
+                plain = [field.to_plain(value), *([normalize.apply(value)] if form != "{}" else [])]
             except UNFIT:
                 message = "the value is not of the field's type"
                 raise NotSearchable(message, field.model._meta.db_table, field.column) from None
-            parameters.append(PlainPlaceholder(field.declaration, value, plain))
-        among = f"IN ({', '.join(['%s'] * len(parameters))})"
-        if folded:
-            column = f"LOWER(TRIM({column}))"
-        known = f"{column} IS NOT NULL AND {column} {among}"
-        if field.declaration.storage == "text" and is_inexact(field.stored, connection):
+            parameters += [PlainPlaceholder(field.declaration, value, one) for one in plain]
+        column, _ = compiler.compile(self.lhs)
+        held, given = form.format(column), form.format("%s")
+        condition = f"{column} IS NOT NULL AND {held} IN ({', '.join([given] * len(parameters))})"
+        if is_text and is_inexact(field.stored, connection):
             # beside the comparison that an index of the column can answer
-            return f"({known} AND {exactly(column, connection)} {among})", parameters * 2
-        return f"({known})", parameters
+            held, given = exactly(held, connection), exactly(given, connection)
+            condition += f" AND {held} IN ({', '.join([given] * len(parameters))})"
+            parameters *= 2
+        return f"({condition})", parameters
 
 
 class Exact(_ByIndex):
