@@ -7,15 +7,18 @@ from typing import Any
 
 import pytest
 from django import forms
+from django.core import serializers
 from django.db import connections, transaction
+from django.db.models import signals
 from django.test.utils import CaptureQueriesContext
-from keyside.fields import BindingMissing, FieldUnwritable
+from keyside.django.serializers import EncryptedModelSerializer
+from keyside.fields import BindingMissing, FieldUnreadable, FieldUnwritable
 from keyside.testing import assert_round_trips, faults
 from keyside.testing.frames import Code
 from keyside.testing.server import Twin
 
 from tests.orm.django.citizens.models import created
-from tests.orm.django.clinics.guarded import GUARDED, Lenient, Person
+from tests.orm.django.clinics.guarded import GUARDED, Lenient, Person, Ward
 
 
 @pytest.fixture
@@ -39,6 +42,12 @@ def tampered(guarded: str) -> tuple[str, list[tuple[Any, ...]]]:
         cursor.execute("UPDATE clinics_lenient SET value = %s, within = %s", [broken, broken])
     Lenient.objects.create()
     return guarded, stored(guarded)
+
+
+class LenientSerializer(EncryptedModelSerializer):
+    class Meta:
+        model = Lenient
+        fields = ("name", "value", "within")
 
 
 class LenientForm(forms.ModelForm):
@@ -103,6 +112,67 @@ def test_a_row_is_not_moved_from_under_it(tampered: tuple[str, list[Any]]) -> No
     one.within = None
     one.save()
     assert Lenient.objects.filter(ward_id=2).count() == 2
+
+
+def test_a_fixture_and_a_client_that_send_back_null_keep_it(tampered: tuple[str, list[Any]]) -> None:
+    alias, before = tampered
+    dump = serializers.serialize("json", Lenient.objects.order_by("id"))
+    one, null = serializers.deserialize("json", dump.replace('"name": "n"', '"name": "f"'), using=alias)
+    one.save(using=alias)
+    null.save(using=alias)
+    assert [row.name for row in Lenient.objects.order_by("id")] == ["f", "f"]
+    assert stored(alias) == before
+
+    serializer = LenientSerializer(Lenient.objects.get(pk=one.object.pk), {"name": "s", "value": None, "within": None})
+    assert serializer.is_valid()
+    serializer.save()
+    assert stored(alias) == before
+    serializer = LenientSerializer(Lenient.objects.get(pk=one.object.pk), {"name": "t", "value": "new", "within": None})
+    assert serializer.is_valid()
+    serializer.save()
+    readable = Lenient.objects.get(pk=one.object.pk)
+    assert (readable.name, readable.value) == ("t", "new")
+    assert stored(alias)[0][2] == before[0][2]
+    serializer = LenientSerializer(readable, {"name": "u", "value": None})
+    assert serializer.is_valid()
+    serializer.save()
+    assert stored(alias)[0][:2] == (None, None)
+
+
+def test_a_fixture_writes_what_it_has(guarded: str) -> None:
+    Lenient.objects.create(value="a", within="b")
+    dump = serializers.serialize("json", Lenient.objects.all())
+    Lenient.objects.update(value="x", within=None)
+    (one,) = serializers.deserialize("json", dump, using=guarded)
+    one.save(using=guarded)
+    assert (Lenient.objects.get(value="a").within, Lenient.objects.count()) == ("b", 1)
+    Lenient.objects.all().delete()
+    one.save(using=guarded)
+    assert Lenient.objects.get(value_index="a").within == "b"
+
+
+def test_what_does_not_open_is_deleted_without_being_read(guarded: str) -> None:
+    """As the manual says it, where signals have Django read every row that a deletion meets."""
+    ward = Ward.objects.create(name="w")
+    Person.objects.create(ward=ward, ssn="a")
+    with connections[guarded].cursor() as cursor:
+        cursor.execute("UPDATE clinics_person SET ssn = %s", [b"\xc1\x01" + bytes(50)])
+    told: list[Any] = []
+
+    def note(sender: Any, **named: Any) -> None:
+        told.append(sender)
+
+    signals.pre_delete.connect(note, sender=Person)
+    try:
+        for ask in (Person.objects.all().delete, ward.delete):
+            with pytest.raises(FieldUnreadable), transaction.atomic(using=guarded):
+                ask()
+        Person.objects.filter(ward=ward).defer("ssn").delete()
+        ward.delete()
+    finally:
+        signals.pre_delete.disconnect(note, sender=Person)
+    assert told == [Person]
+    assert not Ward.objects.exists()
 
 
 def test_a_disabled_key_may_be_enabled_again(guarded: str, sidecar: Twin) -> None:

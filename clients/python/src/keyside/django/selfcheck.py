@@ -39,6 +39,11 @@ WRITING: Final[list[tuple[Any, str, list[str]]]] = [
     (BaseDatabaseSchemaEditor, "effective_default", ["field"]),
     (BaseDatabaseSchemaEditor, "add_field", ["model", "field"]),
     (BaseDatabaseSchemaEditor, "alter_field", ["model", "old_field", "new_field", "strict"]),
+    (
+        models.Model,
+        "_save_table",
+        ["raw", "cls", "force_insert", "force_update", "using", "update_fields"],
+    ),
     (models.Model, "_get_unique_checks", ["exclude", "include_meta_constraints"]),
     (models.Model, "_perform_unique_checks", ["unique_checks"]),
     (models.Model, "validate_constraints", ["exclude"]),

@@ -17,6 +17,7 @@ from rest_framework.validators import UniqueValidator
 
 from keyside.django.fields import EncryptedField
 from keyside.django.indexing import BlindIndexField
+from keyside.django.keeping import is_kept
 
 
 class EncryptedSerializerMixin:
@@ -31,6 +32,14 @@ class EncryptedSerializerMixin:
             unique = [UniqueByIndex(index) for index, _ in model_field.indexes if _can_be_looked_up(index)]
             options["validators"] = [*(options.get("validators") or ()), *unique]
         return kind, options
+
+    def update(self, instance: models.Model, validated_data: dict[str, Any]) -> Any:
+        """As REST framework does, but a client that sends back the null that stood for a value that did not open does
+        not erase it."""
+        fields = instance._meta.concrete_fields
+        kept = {field.name for field in fields if isinstance(field, EncryptedField) and is_kept(field, instance)}
+        changed = {name: value for name, value in validated_data.items() if value is not None or name not in kept}
+        return super().update(instance, changed)  # type: ignore[misc]  # as above
 
     def get_unique_together_constraints(self, model: type[models.Model]) -> Iterator[tuple[Any, ...]]:
         """Constraints on blind indexes, said of the fields that are looked for by them."""

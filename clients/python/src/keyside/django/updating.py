@@ -31,6 +31,8 @@ LEAST_PARAMETERS: Final = 32_766
 
 _updated: ContextVar[dict[Any, models.Model]] = ContextVar("keyside.django.updated", default={})  # noqa: B039  read only
 """Objects by key, while `bulk_update` runs."""
+_from_fixture: ContextVar[bool] = ContextVar("keyside.django.from_fixture", default=False)
+"""Whether a fixture's object is being written, as it is."""
 
 
 def hook_updates() -> None:
@@ -38,6 +40,7 @@ def hook_updates() -> None:
     QuerySet.bulk_update = _bulk_update(QuerySet.bulk_update)
     UpdateQuery.add_update_values = _add_update_values(UpdateQuery.add_update_values)
     UpdateQuery.add_update_fields = _add_update_fields(UpdateQuery.add_update_fields)
+    models.Model._save_table = _save_table(models.Model._save_table)
     hook_inserts()
     hook_upserts()
     hook_assumptions()
@@ -55,6 +58,20 @@ def _bulk_update(original: Any) -> Any:
 
     bulk_update.alters_data = True  # type: ignore[attr-defined]  # as Django marks it for templates
     return bulk_update
+
+
+def _save_table(original: Any) -> Any:
+    @wraps(original)
+    def save_table(self: Any, raw: bool = False, *arguments: Any, **named: Any) -> Any:
+        if not raw:
+            return original(self, raw, *arguments, **named)
+        token = _from_fixture.set(True)
+        try:
+            return original(self, raw, *arguments, **named)
+        finally:
+            _from_fixture.reset(token)
+
+    return save_table
 
 
 def _batch_size(queryset: Any, objs: tuple[Any, ...], names: list[str], wanted: int | None) -> int | None:
@@ -156,6 +173,8 @@ class _Update:
 
     def _told(self, field: EncryptedField, value: Any) -> Any:
         """The value with its row, as far as the statement tells it."""
+        if value is None and field.on_error == "none" and _from_fixture.get():
+            value = Kept(self._row)  # a dump shows None where a value did not open
         if value is None:
             return None
         if isinstance(value, Kept):
