@@ -203,9 +203,9 @@ def test_while_plaintext_is_left(database: str) -> None:
     assert Letter.objects.exclude(text="open").count() == 2
 
 
-def halfway(normalize: Any) -> Any:
+def halfway(normalize: Any, inner: models.Field | None = None) -> Any:
     field = EncryptedField(
-        models.CharField(max_length=50),
+        inner or models.CharField(max_length=50),
         keyring="notes",
         storage="text",
         migrating="plaintext",
@@ -223,7 +223,7 @@ def test_plaintext_is_found_as_it_is_spelled_whatever_the_database_knows_of_norm
     model = halfway(normalize)
     (warning,) = (problem for problem in model.check() if str(problem.id).startswith("keyside"))
     assert warning.id == "keyside.W002"
-    assert "text_index: rows that hold plaintext still" in warning.msg
+    assert "text_index: while rows hold plaintext, searches find those that are spelled as" in warning.msg
     texts = ["ÄB 1", "Straße 2", "\tİb 3 ", "123-45"]
     with created(database, model):
         with connections[database].cursor() as cursor:
@@ -240,9 +240,11 @@ def test_plaintext_is_found_as_it_is_spelled_whatever_the_database_knows_of_norm
             assert model.objects.filter(text=text).count() == count
 
 
-def test_an_exact_index_warns_of_nothing() -> None:
-    with isolate_apps("tests.orm.django.clinics"):
-        assert [problem for problem in halfway("exact").check() if str(problem.id).startswith("keyside")] == []
+@pytest.mark.parametrize(("inner", "warned"), [(None, []), (models.UUIDField(), ["keyside.W002"])])
+@isolate_apps("tests.orm.django.clinics")
+def test_an_exact_index_warns_of_types_that_have_several_spellings(inner: Any, warned: list[str]) -> None:
+    found = [problem.id for problem in halfway("exact", inner).check() if str(problem.id).startswith("keyside")]
+    assert found == warned
 
 
 def test_other_types_are_equal_by_value(database: str) -> None:

@@ -119,10 +119,10 @@ def _index_problems(field: Any, databases: Iterable[str] | None) -> Iterator[che
         name = f"{declared.table}.{declared.column}"
         if field.context and not index.context:
             yield checks.Error(f"{index.name}: {unnamed_index(name)}.", obj=field, id="keyside.E015")
-        if field.stage.reads_plaintext and index.normalize.whole and index.normalize.name != "exact":
+        if field.stage.reads_plaintext and index.normalize.whole and not _is_compared_as_it_is(index):
             message = (
-                f"{index.name}: rows that hold plaintext still have no {index.normalize.name!r} form; until a backfill,"
-                " searches find those that are spelled as the value is."
+                f"{index.name}: while rows hold plaintext, searches find those that are spelled as this field writes"
+                " the value; they miss others until a backfill."
             )
             hint = "docs/orm/encrypt-a-column.md, step 2, says what is compared"
             yield checks.Warning(message, hint=hint, obj=field, id="keyside.W002")
@@ -134,6 +134,14 @@ def _index_problems(field: Any, databases: Iterable[str] | None) -> Iterator[che
             )
             hint = "give the partition a binary collation, such as db_collation='utf8mb4_bin', or spell it as rows do"
             yield checks.Warning(message, hint=hint, obj=field, id="keyside.W001")
+
+
+def _is_compared_as_it_is(index: Any) -> bool:
+    """Whether equal values have one spelling in plaintext alone."""
+    inner = index.source_field.inner
+    return index.normalize.name == "exact" and isinstance(
+        inner, models.CharField | models.TextField | models.BinaryField
+    )
 
 
 def _compares_loosely(field: models.Field | None, alias: str) -> bool:
