@@ -192,7 +192,7 @@ class Tables:
         self.alias = alias
         self.state = ProjectState()
 
-    def migrate(self, *operations: Any) -> Any:
+    def migrate(self, *operations: Any, model: str = "Person") -> Any:
         """The manager of the model as it is after these operations."""
         for operation in operations:
             after = self.state.clone()
@@ -200,7 +200,7 @@ class Tables:
             with connections[self.alias].schema_editor() as editor:
                 operation.database_forwards("clinics", editor, self.state, after)
             self.state = after
-        return self.state.apps.get_model("clinics", "Person").objects.using(self.alias)
+        return self.state.apps.get_model("clinics", model).objects.using(self.alias)
 
     def rename(self, old: str, new: str) -> Any:
         return self.migrate(migrations.RenameField("person", old, new))
@@ -279,6 +279,24 @@ def test_an_index_is_renamed_with_the_name_that_it_was_computed_for(tables: Tabl
         ssn_hash=BlindIndexField("ssn", unique=True, context=context),
     )
     assert rows.get(ssn="a").ssn == "a"
+
+
+def test_a_table_is_renamed_with_the_names_that_its_indexes_were_computed_for(tables: Tables) -> None:
+    rows = tables.add(name=encrypted(), name_index=BlindIndexField("name"), other=encrypted())
+    rows.create(name="a")
+    renamed = migrations.AlterModelTable("person", "people_renamed")
+    with pytest.raises(FieldUnwritable, match=r"context='people_of_migrations\.name_index' in an AlterField before"):
+        tables.migrate(renamed)
+    rows = tables.alter(
+        name=encrypted(context="people_of_migrations.name"),
+        name_index=BlindIndexField("name", context="people_of_migrations.name_index"),
+    )
+    rows = tables.migrate(renamed)
+    assert rows.get(name="a").name == "a"
+    rows = tables.migrate(migrations.RenameModel("person", "human"), model="Human")
+    assert rows.get(name="a").name == "a"
+    tables.migrate(migrations.RenameModel("human", "person"), migrations.AlterModelTable("person", "people_2"))
+    tables.migrate(migrations.AlterModelTable("person", "people_of_migrations"))
 
 
 def test_an_index_is_not_altered_into_one_that_finds_nothing(tables: Tables) -> None:

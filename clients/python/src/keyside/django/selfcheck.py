@@ -37,6 +37,7 @@ WRITING: Final[list[tuple[Any, str, list[str]]]] = [
     (SQLDeleteCompiler, "as_sql", []),
     (Query, "as_sql", ["compiler", "connection"]),
     (BaseDatabaseSchemaEditor, "effective_default", ["field"]),
+    (BaseDatabaseSchemaEditor, "alter_db_table", ["model", "old_db_table", "new_db_table"]),
     (BaseDatabaseSchemaEditor, "add_field", ["model", "field"]),
     (BaseDatabaseSchemaEditor, "alter_field", ["model", "old_field", "new_field", "strict"]),
     (
