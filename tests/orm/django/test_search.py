@@ -11,8 +11,8 @@ from django.db import IntegrityError, connections, models, transaction
 from django.db.models import Count, Exists, F, Max, OuterRef, Q, Subquery
 from django.db.models.functions import Concat, Lower, Now
 from django.test.utils import isolate_apps
-from keyside.django import BlindIndex, EncryptedField, whole
-from keyside.fields import BindingMissing, NotSearchable
+from keyside.django import BlindIndex, EncryptedField, last, whole
+from keyside.fields import BindingMissing, NotSearchable, Stage
 from keyside.testing import assert_round_trips
 
 from tests.orm.django.citizens.models import created
@@ -240,11 +240,50 @@ def test_plaintext_is_found_as_it_is_spelled_whatever_the_database_knows_of_norm
             assert model.objects.filter(text=text).count() == count
 
 
+@isolate_apps("tests.orm.django.clinics")
+@pytest.mark.parametrize("storage", ["text", "bytes"])
+def test_an_index_that_the_release_before_left_as_it_was_is_not_believed(database: str, storage: Any) -> None:
+    class Half(models.Model):
+        text = EncryptedField(
+            models.CharField(max_length=50, null=True),
+            keyring="notes",
+            storage=storage,
+            migrating="plain",
+            blind_index=BlindIndex(),
+        )
+
+        class Meta:
+            app_label = "clinics"
+            db_table = f"left_in_{storage}"
+
+    with created(database, Half):
+        Half.objects.bulk_create([Half(text="before"), Half(text="other"), Half()])
+        new = "after" if storage == "text" else b"after"
+        old = "before" if storage == "text" else b"before"
+        with connections[database].cursor() as cursor:
+            cursor.execute(f"UPDATE left_in_{storage} SET text = %s WHERE text = %s", [new, old])
+        assert [Half.objects.filter(text=text).count() for text in ("before", "after", "other")] == [0, 1, 1]
+        assert [Half.objects.exclude(text=text).count() for text in ("before", "after")] == [3, 2]
+        assert Half.objects.filter(text__in=["before", "other"]).count() == 1
+        sealed = Half._meta.get_field("text")
+        sealed.stage = Stage.DUAL
+        sealed._forget()
+        assert Half.objects.filter(text="other").update(text="sealed") == 1
+        assert [Half.objects.filter(text=text).count() for text in ("other", "sealed", "after")] == [0, 1, 1]
+        assert Half.objects.exclude(text="sealed").count() == 2
+
+
 @pytest.mark.parametrize(("inner", "warned"), [(None, []), (models.UUIDField(), ["keyside.W002"])])
 @isolate_apps("tests.orm.django.clinics")
 def test_an_exact_index_warns_of_types_that_have_several_spellings(inner: Any, warned: list[str]) -> None:
     found = [problem.id for problem in halfway("exact", inner).check() if str(problem.id).startswith("keyside")]
     assert found == warned
+
+
+@isolate_apps("tests.orm.django.clinics")
+def test_an_index_of_a_part_warns_while_plaintext_is_left() -> None:
+    (warning,) = (problem for problem in halfway(last(4)).check() if problem.id == "keyside.W002")
+    assert "find those that an index was written for" in warning.msg
 
 
 def test_other_types_are_equal_by_value(database: str) -> None:

@@ -119,11 +119,12 @@ def _index_problems(field: Any, databases: Iterable[str] | None) -> Iterator[che
         name = f"{declared.table}.{declared.column}"
         if field.context and not index.context:
             yield checks.Error(f"{index.name}: {unnamed_index(name)}.", obj=field, id="keyside.E015")
-        if field.stage.reads_plaintext and index.normalize.whole and not _is_compared_as_it_is(index):
-            message = (
-                f"{index.name}: while rows hold plaintext, searches find those that are spelled as this field writes"
-                " the value; they miss others until a backfill."
-            )
+        if field.stage.reads_plaintext and not _is_compared_as_it_is(index):
+            if index.normalize.whole:
+                found = "those that are spelled as this field writes the value; they miss others"
+            else:
+                found = "those that an index was written for; they miss others, and find some by what they held before,"
+            message = f"{index.name}: while rows hold plaintext, searches find {found} until a backfill."
             hint = "docs/orm/encrypt-a-column.md, step 2, says what is compared"
             yield checks.Warning(message, hint=hint, obj=field, id="keyside.W002")
         loose = [alias for alias in databases or () if _compares_loosely(chooser, alias)] if index.partitioned else []

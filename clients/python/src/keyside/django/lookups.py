@@ -13,7 +13,7 @@ from keyside.django.comparing import exactly, is_inexact
 from keyside.django.index_lookups import row_beside
 from keyside.django.telling import PlainPlaceholder, Told
 from keyside.fields import NotSearchable
-from keyside.fields.declaration import UNFIT
+from keyside.fields.declaration import MAGIC, TEXT_HEAD, UNFIT
 from keyside.fields.normalize import FUNCTIONS
 
 _ORDER: Final = "ciphertexts have no order; fetch the rows by other conditions and compare in Python"
@@ -102,14 +102,25 @@ class _ByIndex(Lookup):
         # a row without an index is not equal, rather than of unknown equality: that matters under NOT
         answer, parameters = f"({found} AND {known})", [*parameters]
         if self.lhs.target.declaration.stage.reads_plaintext:
-            unknown, _ = compiler.compile(IsNull(column, True))
+            sealed, head = self._sealed(compiler, connection)
             plain, added = self._plain(compiler, connection, index)
-            answer, parameters = f"({answer} OR ({unknown} AND {plain}))", [*parameters, *added]
+            answer = f"(({answer} AND {sealed}) OR (NOT {sealed} AND {plain}))"
+            parameters = [*parameters, head, head, *added]
         return answer, parameters
 
+    def _sealed(self, compiler: Any, connection: Any) -> tuple[str, Any]:
+        """Whether a row holds ciphertext, never NULL, and the parameter of it. An index is believed of such rows alone:
+        the release before changes plaintext and knows no index."""
+        column, _ = compiler.compile(self.lhs)
+        is_text = self.lhs.target.declaration.storage == "text"
+        begins = f"SUBSTR({column}, 1, {len(TEXT_HEAD if is_text else MAGIC)})"
+        if is_text:
+            return f"({column} IS NOT NULL AND {exactly(begins, connection)} = %s)", TEXT_HEAD
+        return f"({column} IS NOT NULL AND {begins} = %s)", connection.Database.Binary(MAGIC)
+
     def _plain(self, compiler: Any, connection: Any, index: Any) -> tuple[str, list[Any]]:
-        """Rows that were not encrypted yet have no index: they are compared as the database can normalise them, so that
-        what is spelled as the value is found at least."""
+        """Rows that were not encrypted yet are compared as the database can normalise them, so that what is spelled as
+        the value is found at least."""
         field, normalize = self.lhs.target, index.declaration.normalize
         is_text = field.declaration.storage == "text"
         form = _IN_DATABASE.get(normalize.name, "{}") if is_text else "{}"
