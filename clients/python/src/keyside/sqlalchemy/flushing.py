@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
-from sqlalchemy import Column, Table, Update, event
+from sqlalchemy import Column, Table, Update, bindparam, event
 from sqlalchemy.orm import Mapper, Session, attributes, object_mapper
 from sqlalchemy.orm.base import PASSIVE_NO_INITIALIZE
 from sqlalchemy.sql import operators
@@ -18,48 +18,69 @@ from keyside.sqlalchemy.types import encrypted_columns, index_columns
 
 Rows = list[dict[str, Any]]
 States = dict[tuple[Any, tuple[Any, ...]], Any]
+_COUNTED: Final = "keyside_counted"
+"""Execution option of an UPDATE that must find each of its rows."""
 
 
 class _Flush(NamedTuple):
-    session: ref[Session]
-    states: States
-    """States of objects that the flush may update, once a statement asks for one."""
+    """What a flush writes over one connection."""
 
-    def look_again(self) -> None:
-        """Listeners may have changed more objects meanwhile."""
-        session = self.session()
-        if session is None or not getattr(session, "_flushing", True):
-            return
-        for instance in session.dirty:
-            mapper = object_mapper(instance)
-            for table in mapper.tables:
-                if isinstance(table, Table) and _bound(table):
-                    key = table, _committed_key(instance, mapper, table)
-                    self.states[key] = attributes.instance_state(instance)
+    session: ref[Session]
+    connection: Any
+    states: States
+    """States of objects that it may update, by the keys that their rows have in the database."""
+
+
+class _Layout(NamedTuple):
+    """A table of a mapped class, with what a flush must look after."""
+
+    table: Table
+    bound: list[Column[Any]]
+    indexes: list[Column[Any]]
 
 
 _flushes: ContextVar[tuple[_Flush, ...]] = ContextVar("keyside.flushes", default=())
-"""Flushes that are going on; a listener may flush another session."""
+"""Flushes that are going on, the innermost last: a listener may flush another session, over the same connection too."""
+
+_layouts: WeakKeyDictionary[Mapper[Any], list[_Layout]] = WeakKeyDictionary()
 
 _indexes: WeakKeyDictionary[Session, list[tuple[Any, list[str]]]] = WeakKeyDictionary()
 """Objects that hold indexes which a flush writes anew."""
 
 
-@event.listens_for(Session, "before_flush")
-def _before_flush(session: Session, context: Any, instances: Any) -> None:
-    """An UPDATE that changes a row key or partition writes anew what is bound to it."""
-    layouts: dict[Mapper[Any], list[tuple[Table, list[Column[Any]], list[Column[Any]]]]] = {}
-    for instance in session.dirty:
-        mapper = object_mapper(instance)
-        if mapper not in layouts:
-            tables = [table for table in mapper.tables if isinstance(table, Table)]
-            layouts[mapper] = [(table, _bound(table), index_columns(table)) for table in tables]
-        for table, bound, indexes in layouts[mapper]:
-            _forget_copied_indexes(instance, mapper, indexes)
-            if bound:
-                _write_bound(instance, mapper, table, bound)
-    _end(session)
-    _flushes.set((*_flushes.get(), _Flush(ref(session), {})))
+@event.listens_for(Mapper, "before_update")
+def _before_update(mapper: Mapper[Any], connection: Any, instance: Any) -> None:
+    """An UPDATE that changes a row key or partition writes anew what is bound to it.
+
+    Here rather than before the flush: relationships have set their foreign keys by now.
+    """
+    for table, bound, indexes in _layout(mapper):
+        _forget_copied_indexes(instance, mapper, indexes)
+        if bound:
+            _write_bound(instance, mapper, table, bound)
+            state: Any = attributes.instance_state(instance)
+            _flush_of(state.session, connection).states[table, _committed_key(state, mapper, table)] = state
+
+
+def _layout(mapper: Mapper[Any]) -> list[_Layout]:
+    found = _layouts.get(mapper)
+    if found is None:
+        tables = [table for table in mapper.tables if isinstance(table, Table)]
+        layouts = [_Layout(table, _bound(table), index_columns(table)) for table in tables]
+        found = _layouts[mapper] = [one for one in layouts if one.bound or one.indexes]
+    return found
+
+
+def _flush_of(session: Any, connection: Any) -> _Flush:
+    found = _innermost(connection)
+    if found is None or found.session() is not session:
+        found = _Flush(ref(session), connection, {})
+        _flushes.set((*_flushes.get(), found))
+    return found
+
+
+def _innermost(connection: Any) -> _Flush | None:
+    return next((flush for flush in reversed(_flushes.get()) if flush.connection is connection), None)
 
 
 def _bound(table: Table) -> list[Column[Any]]:
@@ -115,51 +136,48 @@ def unknown_bindings(state: Any) -> list[Column[Any]]:
     ]
 
 
-def _committed_key(instance: Any, mapper: Mapper[Any], table: Table) -> tuple[Any, ...]:
-    state = attributes.instance_state(instance)
+def _committed_key(state: Any, mapper: Mapper[Any], table: Table) -> tuple[Any, ...]:
     return tuple([_committed(state, _attribute(mapper, column)) for column in table.primary_key])
 
 
-def with_known_partitions(statement: Any, rows: Rows) -> Rows:
-    """Parameters of a flush's UPDATE with the partitions, and other keys, that its WHERE clause does not tell.
+def with_known_bindings(connection: Any, statement: Any, rows: Rows) -> tuple[Any, Rows]:
+    """A flush's UPDATE, which also compares the partitions, and other keys, that its values are encrypted for.
 
-    They are written with the values bound to them: should another transaction have changed them, the row still opens.
+    They are what the object knows. A row that another transaction has moved is not found then, as one that another has
+    deleted.
     """
-    flushes = _flushes.get()
-    if not flushes or not rows or not isinstance(statement, Update):
-        return rows
+    flush = _innermost(connection) if rows and isinstance(statement, Update) else None
+    if flush is None or not connection.dialect.supports_sane_rowcount:
+        return statement, rows
     table = statement.table
     told = dict(equalities(statement._where_criteria, table))
-    written = {*rows[0], *[getattr(column_of(statement, name), "key", name) for name, _ in assigned(statement)]}
-    lacking = {
-        name
-        for column in encrypted_columns(table)
-        if column.key in written
-        for name in needed(column) - written - set(told)
-    }
-    keys = [told.get(column.key) for column in table.primary_key]
-    if not lacking or not all(key is not None and key.key in rows[0] for key in keys):
-        return rows
-    identities = [(table, tuple([row[key.key] for key in keys if key is not None])) for row in rows]
-    found = _states(flushes, identities)
-    if None in found:
-        for flush in flushes:
-            flush.look_again()
-        found = _states(flushes, identities)
-    for name in lacking:
-        values = [
-            None if state is None else _committed(state, _attribute(state.mapper, table.c[name])) for state in found
-        ]
+    labels = [column._label for column in table.primary_key]
+    if [getattr(told.get(column.key), "key", None) for column in table.primary_key] != labels:
+        return statement, rows  # not the flush's: its parameters have the labels of the columns
+    states: list[Any] = [flush.states.get((table, tuple([row.get(label) for label in labels]))) for row in rows]
+    for name in _lacking(statement, rows[0], told) if None not in states else ():
+        column = table.c[name]
+        values = [_committed(state, _attribute(state.mapper, column)) for state in states]
         if None not in values:
-            rows = [row | {name: value} for row, value in zip(rows, values, strict=True)]
-    return rows
+            label = column._label
+            statement = statement.where(column == bindparam(label, type_=column.type))
+            statement = statement.execution_options(**{_COUNTED: True})
+            rows = [row | {label: value} for row, value in zip(rows, values, strict=True)]
+    return statement, rows
 
 
-def _states(flushes: tuple[_Flush, ...], identities: list[tuple[Any, tuple[Any, ...]]]) -> list[Any]:
-    known: States = {}
-    for flush in flushes:
-        known |= flush.states
-    return [known.get(identity) for identity in identities]
+def is_counted(statement: Any) -> bool:
+    """Whether an UPDATE compares what the object knows, so that it may not find a row."""
+    return isinstance(statement, Update) and _COUNTED in statement.get_execution_options()
+
+
+def _lacking(statement: Any, row: Mapping[str, Any], told: Mapping[str, Any]) -> list[str]:
+    """Columns that the written values are bound to, and of which the statement does not tell."""
+    assignments = [getattr(column_of(statement, name), "key", name) for name, _ in assigned(statement)]
+    written = {*row, *assignments}
+    bound = [needed(column) for column in encrypted_columns(statement.table) if column.key in written]
+    # in one order, so that the statement is cached once
+    return sorted(set().union(*bound) - written - set(told))
 
 
 def equalities(criteria: Any, table: Any) -> Iterator[tuple[str, BindParameter[Any]]]:

@@ -30,7 +30,6 @@ from keyside.sqlalchemy.assignments import (
     upsert_of,
     upserted,
 )
-from keyside.sqlalchemy.flushing import with_known_partitions
 from keyside.sqlalchemy.given import is_named
 from keyside.sqlalchemy.types import BlindIndex, Encrypted
 
@@ -57,7 +56,6 @@ def with_indexes(statement: Any, rows: Rows) -> tuple[Any, Rows]:
         return statement, rows
     if statement._multi_values:
         return _with_upsert(_with_several(statement)), rows
-    rows = with_known_partitions(statement, rows)
     pairs, rows = _with_values(statement, rows)
     before = assigned(statement)
     if len(before) != len(pairs) or any(was[1] is not now[1] for was, now in zip(before, pairs, strict=True)):

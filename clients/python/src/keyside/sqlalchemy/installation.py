@@ -20,7 +20,7 @@ from keyside.fields.formats import BINARY, has_formats, same_in_both
 from keyside.sqlalchemy.assignments import resolve
 from keyside.sqlalchemy.deferring import loading_what_is_needed
 from keyside.sqlalchemy.facts import statement_facts
-from keyside.sqlalchemy.flushing import known_columns, unknown_bindings
+from keyside.sqlalchemy.flushing import is_counted, known_columns, unknown_bindings, with_known_bindings
 from keyside.sqlalchemy.indexing import with_indexes
 from keyside.sqlalchemy.inspection import check_searchable, searches
 from keyside.sqlalchemy.reading import close_when_broken_off, known_row, opening_of
@@ -28,7 +28,7 @@ from keyside.sqlalchemy.registry import Installation, forget, installation_of, r
 from keyside.sqlalchemy.selfcheck import what_changed
 from keyside.sqlalchemy.types import early, encrypted_columns
 from keyside.sqlalchemy.widening import companions, widened
-from keyside.sqlalchemy.writing import holds_placeholders, substituted
+from keyside.sqlalchemy.writing import execute_counted, holds_placeholders, substituted
 
 if TYPE_CHECKING:
     # importing it needs greenlet, which SQLAlchemy 2.1 no longer brings by itself
@@ -100,11 +100,11 @@ def _listen(engine: Engine, installation: Installation, asynchronous: bool) -> N
         written = resolve(statement)
         if isinstance(written, Insert | Update):
             statement = written
-            rows = list(multiparams) if multiparams else [params] if params else []
-            statement, changed = with_indexes(statement, rows)
+            given = list(multiparams) if multiparams else [params] if params else []
+            statement, rows = with_indexes(*with_known_bindings(connection, statement, given))
             statement = _stripped_later(statement)
-            if changed is not rows:
-                return (statement, changed, {}) if multiparams else (statement, [], changed[0])
+            if rows is not given:
+                return (statement, rows, {}) if multiparams else (statement, [], rows[0])
         elif isinstance(statement, Select | Delete):
             statement = _stripped_later(statement)
         return statement, multiparams, params
@@ -127,9 +127,11 @@ def _listen(engine: Engine, installation: Installation, asynchronous: bool) -> N
 
     def do_executemany(cursor: Any, statement: str, parameters: Any, context: Any) -> bool | None:
         early.set(False)
-        if not holds_placeholders(parameters):
+        counted = not context.dialect.supports_sane_multi_rowcount and is_counted(context.invoked_statement)
+        if not counted and not holds_placeholders(parameters):
             return None
-        context.dialect.do_executemany(cursor, statement, substituted(parameters, context, installation.send), context)
+        execute = execute_counted if counted else context.dialect.do_executemany
+        execute(cursor, statement, substituted(parameters, context, installation.send), context)
         return True
 
     def after_execute(

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
+from sqlalchemy.orm.exc import StaleDataError
+
 from keyside.fields import FieldError, NotSearchable, Placeholder, Send, seal
 from keyside.sqlalchemy.facts import StatementFacts, statement_facts
 from keyside.sqlalchemy.placeholders import SearchPlaceholder
@@ -30,6 +32,16 @@ def substituted(parameters: Any, context: Any, send: Send) -> Any:
     if isinstance(parameters, list):
         return [_sealed(row, binary) for row in parameters]
     return _sealed(parameters, binary)
+
+
+def execute_counted(cursor: Any, statement: str, rows: Sequence[Any], context: Any) -> None:
+    """An UPDATE for each row. Raises StaleDataError when one is not found, which drivers that do not count the rows of
+    several updates would not tell."""
+    for row in rows:
+        context.dialect.do_execute(cursor, statement, row, context)
+        if cursor.rowcount != 1:
+            table = context.compiled.statement.table.description
+            raise StaleDataError(f"UPDATE statement on table {table!r} found no row with this key and partition")
 
 
 def _rows(parameters: Any) -> Any:
