@@ -15,6 +15,7 @@ from sqlalchemy import (
     Engine,
     FetchedValue,
     ForeignKey,
+    ForeignKeyConstraint,
     Identity,
     Index,
     Integer,
@@ -145,6 +146,21 @@ LATER: dict[str, tuple[Callable[[], Table], str]] = {
         lambda: table(Column("c", Integer, server_onupdate=FetchedValue()), Column("s", CHOSEN)),
         "the database changes by itself",
     ),
+}
+
+
+def follows(**rule: Any) -> Table:
+    return table(Column("clinic", ForeignKey("clinics.id", **rule)), Column("s", secret(partition="clinic")))
+
+
+LATER |= {
+    "cascade": (
+        lambda: follows(onupdate="CASCADE"),
+        r"'clinic', which the database changes by itself \(ON UPDATE CASCADE\)",
+    ),
+    "null on update": (lambda: follows(onupdate="set null"), r"by itself \(ON UPDATE SET NULL\)"),
+    "null on delete": (lambda: follows(ondelete="SET NULL"), r"by itself \(ON DELETE SET NULL\)"),
+    "default on delete": (lambda: follows(ondelete="SET DEFAULT"), r"by itself \(ON DELETE SET DEFAULT\)"),
 }
 
 
@@ -328,3 +344,48 @@ def test_reflection_does_not_undo_encryption(sqlite: Engine) -> None:
     assert isinstance(declared.c.email.type, Encrypted)
     again = Table("t", declared.metadata, Column("mail", secret(), key="email"), extend_existing=True)
     assert isinstance(again.c.email.type, Encrypted)
+
+
+def visits(ondelete: str) -> Table:
+    metadata = MetaData()
+    Table("clinics", metadata, Column("id", Integer, primary_key=True))
+    Table("doctors", metadata, Column("clinic", Integer, primary_key=True), Column("id", Integer, primary_key=True))
+    return Table(
+        "visits",
+        metadata,
+        Column("id", Uuid, primary_key=True, default=uuid4),
+        Column("clinic", ForeignKey("clinics.id", ondelete="CASCADE", onupdate="RESTRICT")),
+        Column("doctor", Integer),
+        Column("s", secret(partition="clinic")),
+        ForeignKeyConstraint(["clinic", "doctor"], ["doctors.clinic", "doctors.id"], ondelete=ondelete),
+    )
+
+
+def test_foreign_keys_that_leave_what_is_bound_alone(sqlite: Engine) -> None:
+    for allowed in ("SET NULL (doctor)", "no action", "CASCADE"):
+        visits(allowed).c.s.type.field()  # type: ignore[attr-defined]  # an Encrypted
+    for refused in ("SET NULL", 'set null (doctor, "clinic")'):
+        with pytest.raises(ValueError, match=r"visits\.s: .*ON DELETE SET NULL"):
+            visits(refused).c.s.type.field()  # type: ignore[attr-defined]  # an Encrypted
+
+
+@pytest.mark.parametrize("inherits", [False, True])
+def test_a_key_that_follows_another_is_the_one_of_a_hierarchy(inherits: bool) -> None:
+    class Base(DeclarativeBase):
+        pass
+
+    class Person(Base):
+        __tablename__ = "person"
+        id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+
+    class Nurse(Person if inherits else Base):  # type: ignore[misc]  # either
+        __tablename__ = "nurse"
+        id: Mapped[UUID] = mapped_column(ForeignKey("person.id", onupdate="CASCADE"), primary_key=True, default=uuid4)
+        s: Mapped[str] = mapped_column(secret(bind="id"))
+
+    if inherits:
+        configure_mappers()
+    else:
+        with pytest.raises(ValueError, match=r"nurse\.s: .*ON UPDATE CASCADE"):
+            configure_mappers()
+    Base.registry.dispose()

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 from keyside import AsyncClient, Client
+from keyside.fields import BindingMissing
 from keyside.sqlalchemy import BlindIndex, Encrypted, install, uninstall
 from keyside.testing import assert_round_trips
 from keyside.testing.server import Twin
-from sqlalchemy import Engine, String, create_engine, event, select
+from sqlalchemy import Engine, ForeignKey, String, create_engine, event, select, update
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 from sqlalchemy.orm.exc import StaleDataError
 
 from tests.orm.sqlalchemy.conftest import url
@@ -188,3 +189,130 @@ def test_a_listener_writes_the_same_row_in_another_session(stay: Engine) -> None
     finally:
         event.remove(Stay, "before_update", listen)
     assert read(stay) == [(1, 5, "a1", "inner"), (2, 1, "new", "b2"), (3, 1, "new", "b3")]
+
+
+class Linked(DeclarativeBase):
+    """Foreign keys as SQLite has them."""
+
+
+class Clinic(Linked):
+    __tablename__ = "houses"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    beds: Mapped[list[Bed]] = relationship(back_populates="clinic", passive_updates=False, order_by="Bed.id")
+
+
+class Bed(Linked):
+    """A relationship chooses its partition."""
+
+    __tablename__ = "beds"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    clinic_id: Mapped[int | None] = mapped_column(ForeignKey("houses.id", deferrable=True, initially="DEFERRED"))
+    label: Mapped[str | None] = mapped_column(Encrypted(String(40), keyring="patients", partition="clinic_id"))
+    label_index: Mapped[bytes | None] = mapped_column(BlindIndex("label"))
+    notes: Mapped[str | None] = mapped_column(
+        Encrypted(String(40), keyring="patients", partition="clinic_id", bind="id"), deferred=True
+    )
+    clinic: Mapped[Clinic | None] = relationship(back_populates="beds")
+
+
+@pytest.fixture
+def beds(sqlite: Engine) -> Engine:
+    Linked.metadata.create_all(sqlite)
+    with Session(sqlite) as session:
+        for number in (1, 2):
+            keys = 10 * number, 10 * number + 1
+            session.add(Clinic(id=number, beds=[Bed(id=key, label=f"l{key}", notes=f"n{key}") for key in keys]))
+        session.commit()
+    return sqlite
+
+
+def beds_of(engine: Engine) -> list[tuple[Any, ...]]:
+    table: Any = Bed.__table__
+    with engine.connect() as connection:
+        rows = connection.execute(select(table.c.id, table.c.clinic_id, table.c.label, table.c.notes))
+        return [tuple(row) for row in rows]
+
+
+def test_a_relationship_moves_a_row(beds: Engine) -> None:
+    with Session(beds) as session:
+        session.get_one(Bed, 10).clinic = session.get_one(Clinic, 2)
+        session.commit()
+        one = session.get_one(Bed, 11)
+        one.clinic, one.label = Clinic(id=3), "new"
+        session.commit()
+        assert session.scalars(select(Bed.id).where(Bed.label == "new")).all() == [11]
+    assert beds_of(beds)[:2] == [(10, 2, "l10", "n10"), (11, 3, "new", "n11")]
+
+
+def test_a_collection_moves_rows(beds: Engine) -> None:
+    with Session(beds) as session:
+        one, two = session.get_one(Clinic, 1), session.get_one(Clinic, 2)
+        two.beds.append(session.get_one(Bed, 10))
+        session.commit()
+        for bed in list(two.beds):
+            one.beds.append(bed)
+        session.commit()
+    assert beds_of(beds) == [(n, 1, f"l{n}", f"n{n}") for n in (10, 11, 20, 21)]
+
+
+def test_a_key_takes_the_rows_with_it(beds: Engine) -> None:
+    with Session(beds) as session:
+        session.get_one(Clinic, 1).id = 9
+        session.commit()
+    assert beds_of(beds)[:3] == [(10, 9, "l10", "n10"), (11, 9, "l11", "n11"), (20, 2, "l20", "n20")]
+
+
+def test_a_row_that_has_no_partition_any_more_is_refused(beds: Engine) -> None:
+    before = beds_of(beds)
+    with Session(beds) as session:
+        session.delete(session.get_one(Clinic, 1))
+        with pytest.raises(BindingMissing, match="its partition is the value of clinic_id"):
+            session.commit()
+    assert beds_of(beds) == before
+    with Session(beds) as session:
+        for one in session.get_one(Clinic, 1).beds:
+            one.label = one.notes = None
+        session.flush()
+        session.delete(session.get_one(Clinic, 1))
+        session.commit()
+    assert beds_of(beds)[:2] == [(10, None, None, None), (11, None, None, None)]
+
+
+class Person(Linked):
+    __tablename__ = "persons"
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "person"}  # noqa: RUF012
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    kind: Mapped[str]
+
+
+class Nurse(Person):
+    """Her key follows the one of the person."""
+
+    __tablename__ = "nurses"
+    __mapper_args__ = {"polymorphic_identity": "nurse"}  # noqa: RUF012
+    id: Mapped[int] = mapped_column(ForeignKey("persons.id", onupdate="CASCADE"), primary_key=True)
+    ward: Mapped[str | None] = mapped_column(Encrypted(String(40), keyring="notes", bind="id"))
+
+
+PERSONS: Any = Person.__table__
+
+
+def test_a_key_of_a_hierarchy_changes_in_every_table(client: Client) -> None:
+    engine = create_engine("sqlite://")
+    event.listen(engine, "connect", lambda connection, record: connection.execute("PRAGMA foreign_keys = ON"))
+    install(engine, client, unbatched="error")
+    Linked.metadata.create_all(engine)
+    with Session(engine) as session:
+        session.add_all([Nurse(id=1, ward="w"), Person(id=2)])
+        session.commit()
+        for statement in (update(Person).values(id=7), update(PERSONS).values(id=7)):
+            with pytest.raises(BindingMissing, match=r"nurses\.ward: its row key follows persons\.id"):
+                session.execute(statement)
+        session.get_one(Person, 1).id = 7
+        session.commit()
+        session.get_one(Person, 2).id = 8
+        session.commit()
+        session.expunge_all()
+        assert [(one.id, one.ward) for one in session.scalars(select(Nurse))] == [(7, "w")]
+    uninstall(engine)
+    engine.dispose()

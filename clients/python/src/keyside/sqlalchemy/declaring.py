@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any, Final, NoReturn
+from weakref import WeakKeyDictionary, WeakSet
 
-from sqlalchemy import Column, Float, Index, PrimaryKeyConstraint, Sequence, Table, UniqueConstraint
+from sqlalchemy import Column, Float, ForeignKey, Index, PrimaryKeyConstraint, Sequence, Table, UniqueConstraint
 from sqlalchemy.sql import visitors
 from sqlalchemy.types import TypeEngine
 
@@ -23,6 +24,12 @@ _OPTIONS: Final[dict[str, tuple[str, str]]] = {
     "server_default": ("server_default", "the database cannot encrypt; give it a default that Python computes"),
     "server_onupdate": ("server_onupdate", "the database cannot encrypt; write the value from Python"),
 }
+
+inherited_keys: WeakSet[ForeignKey] = WeakSet()
+"""Foreign keys that join a mapped class to the class that it inherits from: a flush writes both tables."""
+
+following_keys: WeakKeyDictionary[Table, set[ForeignKey]] = WeakKeyDictionary()
+"""Those of them that the database changes together with the key of the table that they refer to."""
 
 
 def check_arguments(keyring: Any, storage: Any, on_error: Any) -> None:
@@ -107,6 +114,31 @@ def check_bindings(column: Column[Any]) -> None:
             if _changed_by_database(needed):
                 message = f"{bound}, which the database changes by itself, and the value would not open any more"
                 _refuse(column, f"{message}; take its onupdate off, and set it from Python")
+            for key in needed.foreign_keys:
+                action = _rewriting(key, needed)
+                if action:
+                    message = (
+                        f"{bound}, which the database changes by itself ({action}), so that values would not open "
+                    )
+                    _refuse(column, f"{message}any more; let Python change it, or name another column")
+
+
+def note_inherited(key: ForeignKey) -> None:
+    inherited_keys.add(key)
+    if (key.onupdate or "").upper() == "CASCADE":
+        following_keys.setdefault(key.column.table, set()).add(key)
+
+
+def _rewriting(key: ForeignKey, column: Column[Any]) -> str | None:
+    """What of a foreign key changes its column in rows that no statement writes."""
+    onupdate, ondelete = (key.onupdate or "").upper(), (key.ondelete or "").upper()
+    if onupdate.startswith("SET") or (onupdate == "CASCADE" and key not in inherited_keys):
+        return f"ON UPDATE {onupdate}"
+    # PostgreSQL takes a list of the columns that are set
+    listed = [name.strip().strip('"') for name in ondelete.partition("(")[2].strip(")").split(",")]
+    if ondelete.startswith("SET") and ("(" not in ondelete or column.name.upper() in listed):
+        return f"ON DELETE {ondelete}"
+    return None
 
 
 def _needs(column: Column[Any]) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -13,7 +13,9 @@ from sqlalchemy.orm.base import PASSIVE_NO_INITIALIZE
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClauseList
 
+from keyside.fields import BindingMissing
 from keyside.sqlalchemy.assignments import assigned, column_of, needed
+from keyside.sqlalchemy.declaring import following_keys
 from keyside.sqlalchemy.types import encrypted_columns, index_columns
 
 Rows = list[dict[str, Any]]
@@ -54,12 +56,13 @@ def _before_update(mapper: Mapper[Any], connection: Any, instance: Any) -> None:
 
     Here rather than before the flush: relationships have set their foreign keys by now.
     """
+    state: Any = attributes.instance_state(instance)
+    flush = _flush_of(state.session, connection)
     for table, bound, indexes in _layout(mapper):
         _forget_copied_indexes(instance, mapper, indexes)
         if bound:
             _write_bound(instance, mapper, table, bound)
-            state: Any = attributes.instance_state(instance)
-            _flush_of(state.session, connection).states[table, _committed_key(state, mapper, table)] = state
+            flush.states[table, _committed_key(state, mapper, table)] = state
 
 
 def _layout(mapper: Mapper[Any]) -> list[_Layout]:
@@ -146,20 +149,23 @@ def with_known_bindings(connection: Any, statement: Any, rows: Rows) -> tuple[An
     They are what the object knows. A row that another transaction has moved is not found then, as one that another has
     deleted.
     """
-    flush = _innermost(connection) if rows and isinstance(statement, Update) else None
-    if flush is None or not connection.dialect.supports_sane_rowcount:
+    if not isinstance(statement, Update):
         return statement, rows
-    table = statement.table
-    told = dict(equalities(statement._where_criteria, table))
-    labels = [column._label for column in table.primary_key]
-    if [getattr(told.get(column.key), "key", None) for column in table.primary_key] != labels:
-        return statement, rows  # not the flush's: its parameters have the labels of the columns
+    table, flush = statement.table, _innermost(connection)
+    told = dict(equalities(statement._where_criteria, table)) if flush else {}
+    labels: list[Any] = [column._label for column in table.primary_key]
+    if flush is None or [getattr(told.get(column.key), "key", None) for column in table.primary_key] != labels:
+        # not the flush's own, whose parameters have the labels of the columns
+        _check_followed(statement, rows)
+        return statement, rows
+    if not rows or not connection.dialect.supports_sane_rowcount:
+        return statement, rows
     states: list[Any] = [flush.states.get((table, tuple([row.get(label) for label in labels]))) for row in rows]
-    for name in _lacking(statement, rows[0], told) if None not in states else ():
+    for name in _lacking(statement, rows, told) if None not in states else ():
         column = table.c[name]
         values = [_committed(state, _attribute(state.mapper, column)) for state in states]
         if None not in values:
-            label = column._label
+            label: Any = column._label
             statement = statement.where(column == bindparam(label, type_=column.type))
             statement = statement.execution_options(**{_COUNTED: True})
             rows = [row | {label: value} for row, value in zip(rows, values, strict=True)]
@@ -171,13 +177,35 @@ def is_counted(statement: Any) -> bool:
     return isinstance(statement, Update) and _COUNTED in statement.get_execution_options()
 
 
-def _lacking(statement: Any, row: Mapping[str, Any], told: Mapping[str, Any]) -> list[str]:
+def _lacking(statement: Any, rows: Rows, told: Mapping[str, Any]) -> list[str]:
     """Columns that the written values are bound to, and of which the statement does not tell."""
-    assignments = [getattr(column_of(statement, name), "key", name) for name, _ in assigned(statement)]
-    written = {*row, *assignments}
+    written = _written(statement, rows)
     bound = [needed(column) for column in encrypted_columns(statement.table) if column.key in written]
     # in one order, so that the statement is cached once
     return sorted(set().union(*bound) - written - set(told))
+
+
+def _written(statement: Any, rows: Rows) -> set[str]:
+    return {
+        *(rows[0] if rows else ()),
+        *[getattr(column_of(statement, name), "key", name) for name, _ in assigned(statement)],
+    }
+
+
+def _check_followed(statement: Any, rows: Rows) -> None:
+    """Raise BindingMissing for an UPDATE of a row key that the database changes in another table as well.
+
+    A flush writes what is bound to it there.
+    """
+    keys = following_keys.get(statement.table)
+    written = _written(statement, rows) if keys else set()
+    for key in keys or ():
+        for column in encrypted_columns(key.parent.table) if key.column.key in written else ():
+            if key.parent.key in needed(column):
+                message = (
+                    f"its row key follows {key.column}, which this UPDATE changes; change it in objects of a Session"
+                )
+                raise BindingMissing(message, column.table.name, column.name)
 
 
 def equalities(criteria: Any, table: Any) -> Iterator[tuple[str, BindParameter[Any]]]:

@@ -5,11 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import Column, event
+from sqlalchemy.exc import NoReferenceError
 from sqlalchemy.orm import Mapper
 
-from keyside.sqlalchemy.declaring import check_bindings
+from keyside.sqlalchemy.declaring import check_bindings, note_inherited
 from keyside.sqlalchemy.inspection import check_expression
 from keyside.sqlalchemy.types import BlindIndex, Encrypted, encrypted_columns, index_columns
+
+
+@event.listens_for(Mapper, "after_mapper_constructed")
+def _note_inherited_keys(mapper: Any, class_: type[Any]) -> None:
+    if mapper.inherits is not None and not mapper.concrete:
+        for column in mapper.local_table.primary_key:
+            for key in column.foreign_keys:
+                if _refers(key, mapper.inherits.tables):
+                    note_inherited(key)
+
+
+def _refers(key: Any, tables: list[Any]) -> bool:
+    try:
+        return key.column.table in tables
+    except NoReferenceError:
+        return False  # of a table that is declared later
 
 
 @event.listens_for(Mapper, "mapper_configured")
