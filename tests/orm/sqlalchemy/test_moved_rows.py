@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 from keyside import AsyncClient, Client
-from keyside.fields import BindingMissing
+from keyside.fields import BindingMissing, FieldUnreadable
 from keyside.sqlalchemy import BlindIndex, Encrypted, install, uninstall
 from keyside.testing import assert_round_trips
 from keyside.testing.server import Twin
-from sqlalchemy import Engine, ForeignKey, String, create_engine, event, select, update
+from sqlalchemy import Engine, ForeignKey, String, create_engine, event, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 from sqlalchemy.orm.exc import StaleDataError
 
+from tests.orm.sqlalchemy.accounts import stored
 from tests.orm.sqlalchemy.conftest import url
 
 
@@ -316,3 +317,41 @@ def test_a_key_of_a_hierarchy_changes_in_every_table(client: Client) -> None:
         assert [(one.id, one.ward) for one in session.scalars(select(Nurse))] == [(7, "w")]
     uninstall(engine)
     engine.dispose()
+
+
+class Draft(Linked):
+    """What does not open reads as None."""
+
+    __tablename__ = "drafts"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    clinic: Mapped[int]
+    text: Mapped[str | None] = mapped_column(
+        Encrypted(String(40), keyring="patients", partition="clinic", on_error="none")
+    )
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+def test_what_does_not_open_is_not_written_over(beds: Engine, loaded: bool) -> None:
+    with Session(beds) as session:
+        session.add_all([Draft(id=1, clinic=1, text="a"), Draft(id=2, clinic=1, text=None)])
+        session.commit()
+        session.execute(text("UPDATE drafts SET clinic = 2 WHERE id = 1"))
+        session.commit()
+    ciphertext = stored(beds, "drafts")[0]["text"]
+    with Session(beds) as session:
+        one, two = session.get_one(Draft, 1), session.get_one(Draft, 2)
+        assert one.text is None
+        if not loaded:
+            session.expire(one, ["text"])
+        one.clinic = 3
+        with pytest.raises(FieldUnreadable, match=r"drafts\.text.*: does not open, so it cannot be encrypted"):
+            session.commit()
+        session.rollback()
+        assert [row["text"] for row in stored(beds, "drafts")] == [ciphertext, None]
+        two.clinic = 3
+        one.clinic, one.text = 3, "given up"
+        session.commit()
+        assert session.execute(select(Draft.clinic, Draft.text).order_by(Draft.id)).all() == [
+            (3, "given up"),
+            (3, None),
+        ]

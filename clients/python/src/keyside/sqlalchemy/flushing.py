@@ -13,10 +13,10 @@ from sqlalchemy.orm.base import PASSIVE_NO_INITIALIZE
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClauseList
 
-from keyside.fields import BindingMissing
+from keyside.fields import BindingMissing, FieldUnreadable
 from keyside.sqlalchemy.assignments import assigned, column_of, needed
 from keyside.sqlalchemy.declaring import following_keys
-from keyside.sqlalchemy.types import encrypted_columns, index_columns
+from keyside.sqlalchemy.types import encrypted_columns, index_columns, strict
 
 Rows = list[dict[str, Any]]
 States = dict[tuple[Any, tuple[Any, ...]], Any]
@@ -97,11 +97,30 @@ def _write_bound(instance: Any, mapper: Mapper[Any], table: Table, bound: list[C
         if own is None:
             continue
         moved = any(attributes.get_history(instance, key).has_changes() for key in keys if key)
-        if moved or attributes.get_history(instance, own).has_changes():
+        written = attributes.get_history(instance, own).has_changes()
+        if moved and not written:
+            _load_strictly(instance, own, column)
+            attributes.flag_modified(instance, own)
+        if moved or written:
             for key in (own, *keys):
                 getattr(instance, key or own)  # loaded, so that there is a value to write
-        if moved and not attributes.get_history(instance, own).has_changes():
-            attributes.flag_modified(instance, own)
+
+
+def _load_strictly(instance: Any, own: str, column: Column[Any]) -> None:
+    """Load what is to be encrypted anew. Raises FieldUnreadable: None in place of it would overwrite the ciphertext."""
+    state, values = attributes.instance_state(instance), attributes.instance_dict(instance)
+    if column.type.on_error == "none" and values.get(own) is None:  # type: ignore[attr-defined]  # an Encrypted
+        state._expire_attributes(values, [own])
+    token = strict.set(True)
+    try:
+        getattr(instance, own)
+    except FieldUnreadable as error:
+        message = (
+            "does not open, so it cannot be encrypted for another row key or partition; undo that, or set the value"
+        )
+        raise FieldUnreadable(message, error.table, error.column, error.key) from error
+    finally:
+        strict.reset(token)
 
 
 def _attribute(mapper: Mapper[Any], column: Any) -> str | None:

@@ -21,7 +21,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from keyside.fields import Field, FieldError, RowKeys, Send, Stored, current, open_chunk
 from keyside.sqlalchemy.lineage import bare, is_of_row
-from keyside.sqlalchemy.types import Early, Encrypted
+from keyside.sqlalchemy.types import Early, Encrypted, read_strictly
 
 FIRST_AHEAD: Final = 32
 MOST_AHEAD: Final = 1024
@@ -225,7 +225,8 @@ def opening_of(result: CursorResult[Any], send: Send, early: bool) -> Opening | 
     if not encrypted:
         return None
     elements = elements or _elements(result, metadata, len(processors))
-    positions = [_position(i, type_.field(result.dialect), type_, elements) for i, type_ in encrypted.items()]
+    fields = {i: read_strictly(type_.field(result.dialect)) for i, type_ in encrypted.items()}
+    positions = [_position(i, fields[i], type_, elements) for i, type_ in encrypted.items()]
     if not early:
         forget_processors(result, encrypted)
     options = result.context.execution_options

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any, Final, Literal, TypeAlias
 
 from sqlalchemy import Column, LargeBinary, Table, Text, UniqueConstraint, event
@@ -195,6 +196,15 @@ early: ContextVar[bool] = ContextVar("keyside.early", default=False)
 """Whether a statement is being executed whose RETURNING rows SQLAlchemy processes before there is a result."""
 
 
+strict: ContextVar[bool] = ContextVar("keyside.strict", default=False)
+"""Whether what does not open is an error whatever the column's on_error: it is read so that it can be written anew."""
+
+
+def read_strictly(field: Field) -> Field:
+    """The declaration that a value is read by now."""
+    return replace(field, on_error="raise") if strict.get() else field
+
+
 class Early:
     """A stored value of a RETURNING row, whose processor ran before there was a result."""
 
@@ -213,7 +223,7 @@ def one_by_one(field: Field, dialect: Dialect, stored: Any) -> Any:
     if installation is None:
         raise NotInstalled("call keyside.sqlalchemy.install(engine, client) first", field.table, field.column)
     note_unbatched(field, installation.unbatched)
-    return open_one(field, stored, installation.send)
+    return open_one(read_strictly(field), stored, installation.send)
 
 
 class BlindIndex(sqltypes.TypeDecorator[Any]):
