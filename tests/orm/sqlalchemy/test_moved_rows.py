@@ -14,6 +14,7 @@ from keyside.testing import assert_round_trips
 from keyside.testing.server import Twin
 from sqlalchemy import Engine, ForeignKey, String, create_engine, event, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.declarative import ConcreteBase
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 from sqlalchemy.orm.exc import StaleDataError
 
@@ -355,3 +356,104 @@ def test_what_does_not_open_is_not_written_over(beds: Engine, loaded: bool) -> N
             (3, "given up"),
             (3, None),
         ]
+
+
+def test_a_deferred_column_opens_with_what_its_row_says(beds: Engine) -> None:
+    with Session(beds, expire_on_commit=False) as session:
+        one = session.get_one(Bed, 10)
+        session.commit()
+        with Session(beds) as other:
+            other.get_one(Bed, 10).clinic_id = 2
+            other.commit()
+        with assert_round_trips(max=1):
+            assert one.notes == "n10"
+        session.expire(one, ["label"])
+        with assert_round_trips(max=1):
+            assert one.label == "l10"
+        assert one.clinic_id == 1
+        one.notes = "lost"
+        with pytest.raises(StaleDataError):
+            session.commit()
+
+
+class Animal(Linked):
+    __tablename__ = "animals"
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "animal"}  # noqa: RUF012
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    kind: Mapped[str]
+    owner: Mapped[int] = mapped_column("region")
+    chip: Mapped[str] = mapped_column(Encrypted(String(40), keyring="patients", partition="region"), deferred=True)
+
+
+class Dog(Animal):
+    """A column of the same name in each of its tables, and another name of the same key."""
+
+    __tablename__ = "dogs"
+    __mapper_args__ = {"polymorphic_identity": "dog"}  # noqa: RUF012
+    animal_id: Mapped[int] = mapped_column(ForeignKey("animals.id"), primary_key=True)
+    breeder: Mapped[int] = mapped_column("region")
+    tag: Mapped[str] = mapped_column(
+        Encrypted(String(40), keyring="patients", partition="region", bind="animal_id"), deferred=True
+    )
+    name: Mapped[str] = mapped_column(Encrypted(String(40), keyring="patients", partition="region", bind="animal_id"))
+
+
+def test_columns_of_one_name_in_the_tables_of_a_hierarchy(beds: Engine) -> None:
+    with Session(beds, expire_on_commit=False) as session:
+        session.add(Dog(id=1, owner=1, breeder=2, chip="c", tag="t", name="n"))
+        session.commit()
+        session.expunge_all()
+        dog = session.get_one(Dog, 1)
+        assert [dog.chip, dog.tag] == ["c", "t"]
+        for names in (["tag"], ["chip", "name"], ["name", "breeder"], ["tag", "animal_id"], None):
+            session.expire(dog, names)
+            assert [dog.name, dog.chip, dog.tag] == ["n", "c", "t"]
+        session.expire(dog)
+        dog.breeder, dog.owner = 3, 4
+        session.commit()
+        session.expunge_all()
+        dog = session.get_one(Dog, 1)
+        assert [dog.chip, dog.tag, dog.name, dog.owner, dog.breeder] == ["c", "t", "n", 4, 3]
+
+
+class Ship(ConcreteBase, Linked):
+    """A class whose table says nothing of its kind."""
+
+    __tablename__ = "ships"
+    __mapper_args__ = {"polymorphic_identity": "ship", "concrete": True}  # noqa: RUF012
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    harbour: Mapped[int]
+    log: Mapped[str] = mapped_column(
+        Encrypted(String(40), keyring="patients", partition="harbour", bind="id"), deferred=True
+    )
+    cargo: Mapped[str] = mapped_column(Encrypted(String(40), keyring="patients", partition="harbour", bind="id"))
+
+
+class Ferry(Ship):
+    __tablename__ = "ferries"
+    __mapper_args__ = {"polymorphic_identity": "ferry", "concrete": True}  # noqa: RUF012
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    harbour: Mapped[int]
+
+
+class Seen(Linked):
+    """A class that is mapped to a query."""
+
+    __table__ = select(Ship.__table__).subquery("seen")
+    __mapper_args__ = {"primary_key": [__table__.c.id]}  # noqa: RUF012
+
+
+def test_classes_that_are_mapped_to_more_than_a_table(beds: Engine) -> None:
+    with Session(beds, expire_on_commit=False) as session:
+        session.add(Ship(id=1, harbour=1, log="l", cargo="c"))
+        session.commit()
+        session.expunge_all()
+        ship: Any = session.get_one(Ship, 1)
+        assert [ship.log, ship.cargo] == ["l", "c"]
+        ship.harbour = 2
+        session.commit()
+        seen: Any = session.get_one(Seen, 1)
+        for one in (ship, seen):
+            session.expire(one, ["log"])
+            session.expire(one, ["cargo"])
+            assert [one.log, one.cargo] == ["l", "c"]

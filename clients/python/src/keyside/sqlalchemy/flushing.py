@@ -16,6 +16,7 @@ from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClau
 from keyside.fields import BindingMissing, FieldUnreadable
 from keyside.sqlalchemy.assignments import assigned, column_of, needed
 from keyside.sqlalchemy.declaring import following_keys
+from keyside.sqlalchemy.lineage import beside
 from keyside.sqlalchemy.types import encrypted_columns, index_columns, strict
 
 Rows = list[dict[str, Any]]
@@ -131,31 +132,59 @@ def _attribute(mapper: Mapper[Any], column: Any) -> str | None:
 
 def _committed(state: Any, key: str | None) -> Any:
     """What the database has of an attribute, None when the object does not know."""
-    if key is None:
+    if key is None or key not in state.manager:
         return None
     history = state.get_history(key, PASSIVE_NO_INITIALIZE)
     known = history.deleted or (() if history.added else history.unchanged)
     return known[0] if known else None
 
 
-def known_columns(state: Any) -> dict[str, Any]:
-    """What an object knows of its row as it is in the database, by the keys of the columns."""
+def known_columns(state: Any) -> dict[Any, Any]:
+    """What an object knows of its row as it is in the database, by the column of a table."""
+    found: dict[Any, Any] = {}
+    for attribute in state.mapper.column_attrs:
+        value = _committed(state, attribute.key)
+        for column in attribute.columns:
+            # of a class that is mapped to a subquery, the columns below
+            found |= dict.fromkeys(column.base_columns, value)
+    for key, value in zip(state.mapper.primary_key, state.identity or (), strict=False):
+        found |= dict.fromkeys(_columns_of(state.mapper, key), value)
+    return {column: value for column, value in found.items() if value is not None}
+
+
+def bindings_beside(state: Any, loaded: Any) -> list[Any]:
+    """Columns that ciphertexts among the `loaded` attributes are bound to, which these leave out.
+
+    What the object knows of them may be of before its row was moved, except for the primary key that it is found by.
+    """
     mapper = state.mapper
-    found = {attribute.columns[0].key: _committed(state, attribute.key) for attribute in mapper.column_attrs}
-    found |= dict(zip([column.key for column in mapper.primary_key], state.identity or (), strict=False))
-    return {key: value for key, value in found.items() if value is not None}
-
-
-def unknown_bindings(state: Any) -> list[Column[Any]]:
-    """Columns that ciphertexts are bound to, and that an object was given new values of without knowing the old."""
-    pending = [column for column in state.mapper.columns if _attribute(state.mapper, column) in state.committed_state]
+    found_by = {column for key in mapper.primary_key for column in _columns_of(mapper, key)}
+    encrypted = [column for table in mapper.tables for column in encrypted_columns(table)]
+    bindings = [
+        beside(_columns_of(mapper, column)[0], column.table.c[name])
+        for column in encrypted
+        if _attribute(mapper, column) in loaded
+        for name in sorted(needed(column))
+    ]
     return [
         column
-        for column in pending
-        if any(column.key in needed(encrypted) for encrypted in encrypted_columns(column.table))
-        and _committed(state, _attribute(state.mapper, column)) is None
-        and not column.primary_key
+        for column in dict.fromkeys(bindings)
+        if column is not None and column not in found_by and _attribute(mapper, column) not in loaded
     ]
+
+
+def as_attributes(mapper: Mapper[Any], columns: list[Any]) -> list[Any]:
+    """Attributes in place of the columns that a class maps: the ORM knows where it selects these from."""
+    keys = [_attribute(mapper, column) for column in columns]
+    return [
+        getattr(mapper.entity, key) if key is not None and key in mapper.class_manager else column
+        for key, column in zip(keys, columns, strict=True)
+    ]
+
+
+def _columns_of(mapper: Mapper[Any], column: Any) -> list[Any]:
+    """The columns that have the value of the same attribute."""
+    return list(mapper._columntoproperty[column].columns)
 
 
 def _committed_key(state: Any, mapper: Mapper[Any], table: Table) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ from weakref import ref
 
 from sqlalchemy import Delete, Engine, Insert, Select, Update, event, exc
 from sqlalchemy.engine import CursorResult
-from sqlalchemy.orm import ORMExecuteState, Session
+from sqlalchemy.orm import FromStatement, ORMExecuteState, Session
 from sqlalchemy.util import await_only
 
 import keyside.fields
@@ -20,7 +20,7 @@ from keyside.fields.formats import BINARY, has_formats, same_in_both
 from keyside.sqlalchemy.assignments import resolve
 from keyside.sqlalchemy.deferring import loading_what_is_needed
 from keyside.sqlalchemy.facts import statement_facts
-from keyside.sqlalchemy.flushing import is_counted, known_columns, unknown_bindings, with_known_bindings
+from keyside.sqlalchemy.flushing import as_attributes, bindings_beside, is_counted, known_columns, with_known_bindings
 from keyside.sqlalchemy.indexing import with_indexes
 from keyside.sqlalchemy.inspection import check_searchable, searches
 from keyside.sqlalchemy.reading import close_when_broken_off, known_row, opening_of
@@ -246,15 +246,21 @@ def _widen(state: ORMExecuteState) -> Any:
 
 
 def _load_known_row(state: ORMExecuteState) -> Any:
-    """A deferred or expired column is loaded without what it is bound to, which the object mostly knows."""
+    """A deferred or expired column is loaded without the key of its row, which the object knows."""
     loading: Any = getattr(state.load_options, "_refresh_state", None)
     if loading is None or not any(encrypted_columns(table) for table in loading.mapper.tables):
         return None
-    columns = known_columns(loading)
     statement: Any = state.statement
-    added = unknown_bindings(loading)
-    token = known_row.set(columns)
+    loaded = statement._compile_options._only_load_props
+    added = bindings_beside(loading, loaded) if loaded else []
+    token = known_row.set(known_columns(loading))
     try:
+        if added and isinstance(statement, FromStatement):
+            # of the tables of a hierarchy, those that are needed; the ORM does not ask what else is selected
+            statement = statement._generate()
+            statement.element = statement.element.add_columns(*added)
+            return state.invoke_statement(statement)
+        added = as_attributes(loading.mapper, added)
         result: Any = state.invoke_statement(statement.add_columns(*added) if added else None)
         return result.columns(0) if added else result
     finally:

@@ -28,7 +28,7 @@ MOST_AHEAD: Final = 1024
 GROWTH: Final = 8
 """Rows that are fetched ahead of a loop that takes one at a time: the first number, times the last until the second."""
 
-known_row: ContextVar[Mapping[str, Any]] = ContextVar("keyside.known_row", default=MappingProxyType({}))
+known_row: ContextVar[Mapping[Any, Any]] = ContextVar("keyside.known_row", default=MappingProxyType({}))
 """Values by column of the only row that is loaded, which its statement need not select: the ORM refreshes an object."""
 
 Processor = Callable[[Any], Any]
@@ -299,8 +299,8 @@ def _position(
     key = [place for name in names if (place := find(name)) is not None]
     partition = find(field.partition_column) if field.partition_column else None
     row = known_row.get()
-    known_key = tuple(row[name] for name in names) if row and set(names) <= set(row) else None
-    known = (
-        row.get(field.partition_column or "", current(field.partition_name)) if field.partition is not None else None
-    )
+    columns = [own.table.c.get(name) for name in names]
+    known_key = tuple([row[column] for column in columns]) if row and set(columns) <= set(row) else None
+    partition_column = own.table.c.get(field.partition_column) if field.partition_column else None
+    known = row.get(partition_column, current(field.partition_name)) if field.partition is not None else None
     return EncryptedPosition(number, field, key if len(key) == len(names) else [], partition, known_key, known)
