@@ -84,6 +84,35 @@ def test_columns_alone_without_the_orm(filled: Engine) -> None:
         assert connection.scalars(select(table.c.email).order_by(table.c.number)).all() == EMAILS
 
 
+def test_columns_that_are_selected_more_than_once(filled: Engine) -> None:
+    table: Any = Patient.__table__
+    other = aliased(Patient)
+    emails, first = Patient.email, Patient.number == 0
+    pair = select(emails, other.email, other.email, emails).join(other, other.number == Patient.number + 1).where(first)
+    with Session(filled) as session:
+        with assert_round_trips(max=1):
+            rows = session.execute(select(Patient, emails, emails).order_by(Patient.number)).all()
+        assert [(one.email, *more) for one, *more in rows] == [(email,) * 3 for email in EMAILS]
+        assert [row[1:] for row in session.query(Patient, emails).order_by(Patient.number)] == [(e,) for e in EMAILS]
+        assert session.execute(select(emails, emails).where(first)).all() == [(EMAILS[0],) * 2]
+        assert session.execute(pair).all() == [(EMAILS[0], EMAILS[1], EMAILS[1], EMAILS[0])]
+        twice = select(table.c.email, table.c.number, table.c.email).where(table.c.number == 2)
+        assert session.connection().execute(twice).all() == [(EMAILS[2], 2, EMAILS[2])]
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "psycopg", "psycopg2"], indirect=True)
+def test_columns_that_are_returned_more_than_once(filled: Engine) -> None:
+    table: Any = Patient.__table__
+    with Session(filled) as session:
+        key = session.scalars(select(Patient.id).where(Patient.number == 0)).one()
+        for one, changed in (
+            (Patient.email, update(Patient).where(Patient.id == key)),
+            (table.c.email, update(table).where(table.c.id == key)),
+        ):
+            twice = changed.values(notes={}).returning(one, one)
+            assert session.execute(twice, execution_options={"synchronize_session": False}).all() == [(EMAILS[0],) * 2]
+
+
 def test_scalars_first_one_and_loops(filled: Engine) -> None:
     statement = select(Patient.email).order_by(Patient.number)
     with Session(filled) as session:

@@ -274,7 +274,20 @@ def _elements(result: CursorResult[Any], metadata: Any, count: int) -> list[Colu
             record = metadata._keymap.get(thing) if element is not None else None
             if record is not None and isinstance(record[0], int) and record[0] < count:
                 elements[record[0]] = elements[record[0]] if elements[record[0]] is not None else element
+    # a column that is selected once more is there by a name only
+    again = _in_order(compiled) if any(one is None for one in elements) else []
+    if len(again) == count:
+        elements = [_bare(two) if one is None else one for one, two in zip(elements, again, strict=True)]
     return elements
+
+
+def _in_order(compiled: Any) -> list[Any]:
+    """What a statement selects or returns, in the order of its result; empty where that is not known."""
+    if not getattr(compiled, "_ordered_columns", False):
+        return []
+    returned = [column for one in getattr(compiled.statement, "_returning", ()) for column in one._select_iterable]
+    named = getattr(compiled.compile_state, "columns_plus_names", ())
+    return returned or [column for _, _, _, column, _ in named]
 
 
 def _bare(thing: Any) -> ColumnElement[Any] | None:
