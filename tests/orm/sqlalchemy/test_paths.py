@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date
 from itertools import pairwise
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from keyside.testing import assert_encrypted, assert_round_trips
@@ -111,6 +112,32 @@ def test_columns_that_are_returned_more_than_once(filled: Engine) -> None:
         ):
             twice = changed.values(notes={}).returning(one, one)
             assert session.execute(twice, execution_options={"synchronize_session": False}).all() == [(EMAILS[0],) * 2]
+
+
+def test_mapped_attributes_without_a_session(filled: Engine) -> None:
+    alone = select(Patient.email).order_by(Patient.number)
+    below = select(Patient.id, Patient.clinic_id, Patient.email).where(Patient.number == 3).subquery()
+    with filled.connect() as connection:
+        with assert_round_trips(max=1):
+            assert connection.scalars(alone).all() == EMAILS
+        assert connection.execute(select(Patient.number, Patient.email).limit(1)).keys() == ["number", "email"]
+        assert connection.execute(select(below.c.email)).all() == [(EMAILS[3],)]
+        assert connection.execute(alone.join(Patient.clinic).where(Clinic.id == 2)).all() == [
+            (e,) for e in EMAILS[1::3]
+        ]
+        whole = connection.execute(select(Patient).where(Patient.number == 3)).one()
+        assert (whole.email, whole.number, whole.notes) == (EMAILS[3], 3, {"n": 3})
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "psycopg", "psycopg2"], indirect=True)
+def test_what_mapped_attributes_return_without_a_session(filled: Engine) -> None:
+    with filled.begin() as connection:
+        changed = update(Patient).where(Patient.number == 3).values(notes={})
+        assert connection.scalars(changed.returning(Patient.email)).all() == [EMAILS[3]]
+        new = {"id": uuid4(), "number": 99, "clinic_id": 1, "email": "n@x.org", "notes": {}}
+        assert connection.scalars(insert(Patient).values(new).returning(Patient.email)).all() == ["n@x.org"]
+        gone = delete(Patient).where(Patient.number == 99).returning(Patient.email, Patient.number)
+        assert connection.execute(gone).all() == [("n@x.org", 99)]
 
 
 def test_scalars_first_one_and_loops(filled: Engine) -> None:

@@ -6,7 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
-from sqlalchemy import Delete, Engine, Insert, Select, Update, event, exc
+from sqlalchemy import Delete, Engine, FromClause, Insert, Select, Update, event, exc
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.orm import FromStatement, ORMExecuteState, Session
 from sqlalchemy.util import await_only
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 STRIPPED: Final = "keyside_columns"
 """Execution option: how many columns of a widened result the caller asked for."""
+
+_WIDENED: Final = "keyside_widened"
+"""Execution option of what a Session executes: its event has seen to the columns."""
 
 _OF_SESSION: Final = "_result_disable_adapt_to_context"
 """Execution option that only a Session sets, on what the ORM loads from."""
@@ -102,11 +105,11 @@ def _listen(engine: Engine, installation: Installation, asynchronous: bool) -> N
             statement = written
             given = list(multiparams) if multiparams else [params] if params else []
             statement, rows = with_indexes(*with_known_bindings(connection, statement, given))
-            statement = _stripped_later(statement)
+            statement = _stripped_later(statement, execution_options)
             if rows is not given:
                 return (statement, rows, {}) if multiparams else (statement, [], rows[0])
         elif isinstance(statement, Select | Delete):
-            statement = _stripped_later(statement)
+            statement = _stripped_later(statement, execution_options)
         return statement, multiparams, params
 
     def before_cursor_execute(
@@ -165,17 +168,21 @@ def _listen(engine: Engine, installation: Installation, asynchronous: bool) -> N
         installation.listeners.append((engine, name, listener))
 
 
-def _stripped_later(statement: Any) -> Any:
-    """A statement of Core with the columns that its encrypted columns need, and a note to take them off its rows."""
-    if _by_orm(statement) or not (added := companions(statement)):
+def _stripped_later(statement: Any, execution_options: Any) -> Any:
+    """A statement with the columns that its encrypted columns need, and a note to take them off its rows."""
+    if _is_loaded_by_orm(statement, execution_options) or not (added := companions(statement)):
         return statement
     count = len(statement.selected_columns if isinstance(statement, Select) else statement.exported_columns)
     return widened(statement, added).execution_options(**{STRIPPED: count})
 
 
-def _by_orm(statement: Any) -> bool:
-    """Whether the statement speaks of mapped classes; the session's event has widened it then."""
-    return getattr(statement, "_propagate_attrs", {}).get("compile_state_plugin") == "orm"
+def _is_loaded_by_orm(statement: Any, execution_options: Any) -> bool:
+    """Whether the ORM says which columns the rows have: of what a Session executes, and of whole mapped classes."""
+    if getattr(statement, "_propagate_attrs", {}).get("compile_state_plugin") != "orm":
+        return False
+    return _WIDENED in execution_options or any(
+        isinstance(selected, FromClause) for selected in getattr(statement, "_raw_columns", ())
+    )
 
 
 def _open_result(result: CursorResult[Any], installation: Installation, asynchronous: bool, was_early: bool) -> None:
@@ -222,6 +229,7 @@ def _choose_format(result: CursorResult[Any], compiled: Any, installation: Insta
 @event.listens_for(Session, "do_orm_execute")
 def _widen(state: ORMExecuteState) -> Any:
     """Fetch what bound columns need beside them, and take it off the rows again."""
+    state.update_execution_options(**{_WIDENED: True})
     if state.is_select and state.is_column_load:
         return _load_known_row(state)
     statement: Any = state.statement
