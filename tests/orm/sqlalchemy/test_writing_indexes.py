@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from keyside.fields import NotSearchable
 from keyside.testing import assert_round_trips
-from sqlalchemy import Engine, insert, select, update
+from sqlalchemy import Engine, insert, inspect, select, update
 from sqlalchemy.orm import Session, make_transient
 
 from tests.orm.sqlalchemy.accounts import Account, Greeting, stored
@@ -51,6 +51,45 @@ def test_defaults_of_python_have_their_index(books: Engine) -> None:
     assert greeted(books, "again") == [1, 3, 4, 5, 6]
     assert greeted(books, "mine") == [2]
     assert greeted(books, "hello") == [7, 8, 9, 10, 11]
+
+
+def index_of(engine: Engine, key: int) -> Any:
+    with Session(engine) as session:
+        return session.scalars(select(Account.mail_index).where(Account.id == key)).one()
+
+
+def test_an_object_does_not_keep_an_index_that_was_written_anew(books: Engine) -> None:
+    with Session(books, expire_on_commit=False) as session:
+        one, two = Account(id=1, mail="a"), Account(id=2)
+        session.add_all([one, two])
+        session.commit()
+        assert [one.mail_index, two.mail_index] == [index_of(books, 1), None]
+        one.mail = "b"
+        session.commit()
+        assert one.mail_index == index_of(books, 1)
+        # what else changes does not make it load anew
+        one.code = "x"
+        session.commit()
+        assert "mail_index" in inspect(one).dict
+
+
+@pytest.mark.parametrize("synchronize", ["auto", "evaluate", "fetch"])
+def test_an_object_follows_updates_of_its_session(books: Engine, synchronize: Any) -> None:
+    with Session(books, expire_on_commit=False) as session:
+        one, two = Account(id=1, mail="a"), Account(id=2, mail="b")
+        session.add_all([one, two])
+        session.commit()
+        before = [one.mail_index, two.mail_index]
+        statement = update(Account).where(Account.id == 1).values(mail="new")
+        session.execute(statement, execution_options={"synchronize_session": synchronize})
+        session.commit()
+        assert inspect(two).dict["mail_index"] == before[1]
+        assert (one.mail, one.mail_index) == ("new", index_of(books, 1))
+        session.execute(update(Account), [{"id": 1, "mail": "bulk"}])
+        session.commit()
+        assert (one.mail, one.mail_index) == ("bulk", index_of(books, 1))
+        session.execute(update(Account).values(code=None))
+        assert "mail_index" in inspect(one).dict
 
 
 def test_defaults_of_rows_that_are_selected(book: Engine) -> None:

@@ -46,6 +46,7 @@ _flushes: ContextVar[tuple[_Flush, ...]] = ContextVar("keyside.flushes", default
 """Flushes that are going on, the innermost last: a listener may flush another session, over the same connection too."""
 
 _layouts: WeakKeyDictionary[Mapper[Any], list[_Layout]] = WeakKeyDictionary()
+_pairs: WeakKeyDictionary[Mapper[Any], list[tuple[str, str]]] = WeakKeyDictionary()
 
 _indexes: WeakKeyDictionary[Session, list[tuple[Any, list[str]]]] = WeakKeyDictionary()
 """Objects that hold indexes which a flush writes anew."""
@@ -287,15 +288,46 @@ def _forget_copied_indexes(instance: Any, mapper: Mapper[Any], indexes: list[Col
 def _after_flush(session: Session, context: Any) -> None:
     """The database has indexes that the objects do not know of."""
     _end(session)
-    stale = []
-    for instance in (*session.new, *session.dirty):
-        mapper = object_mapper(instance)
-        keys = [_attribute(mapper, column) for table in mapper.tables for column in index_columns(table)]
-        held = [key for key in keys if key is not None and key in attributes.instance_dict(instance)]
-        if held:
-            stale.append((instance, held))
+    stale = [(instance, [index for _, index in _indexed(object_mapper(instance))]) for instance in session.new]
+    for instance in session.dirty:
+        state: Any = attributes.instance_state(instance)
+        pairs = _indexed(state.mapper)
+        changed = [index for source, index in pairs if state.get_history(source, PASSIVE_NO_INITIALIZE).has_changes()]
+        stale.append((instance, changed))
+    stale = [(instance, keys) for instance, keys in stale if keys]
     if stale:
         _indexes[session] = stale
+
+
+def _indexed(mapper: Mapper[Any]) -> list[tuple[str, str]]:
+    """Attributes of encrypted columns, each with the one of an index of it."""
+    found = _pairs.get(mapper)
+    if found is None:
+        columns: list[Any] = [column for layout in _layout(mapper) for column in layout.indexes]
+        pairs = [(_attribute(mapper, column.type.source_column), _attribute(mapper, column)) for column in columns]
+        found = _pairs[mapper] = [(source, index) for source, index in pairs if source and index]
+    return found
+
+
+def held_indexes(execution: Any) -> list[tuple[Any, str, str, Any]]:
+    """Objects that hold an index of what an UPDATE of the ORM writes, with the value that it is of."""
+    mapper, given = execution.bind_mapper, execution.parameters or {}
+    pairs = _indexed(mapper) if mapper is not None else []
+    written = _written(execution.statement, given if isinstance(given, list) else [given]) if pairs else set()
+    pairs = [pair for pair in pairs if written & {pair[0], mapper.attrs[pair[0]].columns[0].key}]
+    return [
+        (state, source, index, state.dict.get(source))
+        for state in (execution.session.identity_map.all_states() if pairs else ())
+        for source, index in pairs
+        if index in state.dict and state.mapper.isa(mapper)
+    ]
+
+
+def forget_followed(held: list[tuple[Any, str, str, Any]]) -> None:
+    """Let objects load the indexes of values that are no longer those that they held."""
+    for state, source, index, value in held:
+        if source not in state.dict or state.dict[source] is not value:
+            state._expire_attributes(state.dict, [index])
 
 
 @event.listens_for(Session, "after_flush_postexec")

@@ -20,7 +20,15 @@ from keyside.fields.formats import BINARY, has_formats, same_in_both
 from keyside.sqlalchemy.assignments import resolve
 from keyside.sqlalchemy.deferring import loading_what_is_needed
 from keyside.sqlalchemy.facts import statement_facts
-from keyside.sqlalchemy.flushing import as_attributes, bindings_beside, is_counted, known_columns, with_known_bindings
+from keyside.sqlalchemy.flushing import (
+    as_attributes,
+    bindings_beside,
+    forget_followed,
+    held_indexes,
+    is_counted,
+    known_columns,
+    with_known_bindings,
+)
 from keyside.sqlalchemy.indexing import with_indexes
 from keyside.sqlalchemy.inspection import check_searchable, searches
 from keyside.sqlalchemy.reading import close_when_broken_off, known_row, opening_of
@@ -242,15 +250,19 @@ def _widen(state: ORMExecuteState) -> Any:
         state.statement = statement = loading_what_is_needed(statement)
     added = companions(statement)
     streams = state.is_select and not _STREAMING.isdisjoint(state.execution_options)
-    if not added and not streams:
+    held = held_indexes(state) if state.is_update else []
+    if not added and not streams and not held:
         return None
     if installation_of(state.session.get_bind(**state.bind_arguments).dialect) is None:
         return None
-    count = len(statement.column_descriptions if state.is_select else statement.returning_column_descriptions)
     result = state.invoke_statement(widened(statement, added) if added else None)
+    forget_followed(held)
     if streams:
         close_when_broken_off(result)
-    return result.columns(*range(count)) if added else result
+    if not added:
+        return result
+    count = len(statement.column_descriptions if state.is_select else statement.returning_column_descriptions)
+    return result.columns(*range(count))
 
 
 def _load_known_row(state: ORMExecuteState) -> Any:
