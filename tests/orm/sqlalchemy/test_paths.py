@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 from keyside.testing import assert_encrypted, assert_round_trips
 from sqlalchemy import Engine, bindparam, delete, func, insert, select, text, union_all, update
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import (
     Load,
     Session,
@@ -112,6 +113,15 @@ def test_columns_that_are_returned_more_than_once(filled: Engine) -> None:
         ):
             twice = changed.values(notes={}).returning(one, one)
             assert session.execute(twice, execution_options={"synchronize_session": False}).all() == [(EMAILS[0],) * 2]
+
+
+def test_values_that_have_no_hash_beside_a_collection(filled: Engine) -> None:
+    with Session(filled) as session:
+        query = session.query(Clinic, Patient.notes).join(Clinic.patients).options(joinedload(Clinic.patients))
+        rows = query.filter(Patient.number < 3).all()
+        assert {(len(clinic.patients), notes["n"]) for clinic, notes in rows} == {(14, 0), (13, 1), (13, 2)}
+        with pytest.raises(InvalidRequestError, match="non-hashable"):
+            session.execute(select(Patient.notes)).unique().all()
 
 
 def test_mapped_attributes_without_a_session(filled: Engine) -> None:

@@ -103,6 +103,17 @@ def test_types_of_the_application(connection: Any) -> None:
     assert connection.scalar(sa.select(table.c.value)) == "<abc>"
 
 
+def test_a_type_says_which_values_are_equal() -> None:
+    class Loose(Lowered):
+        cache_ok = True
+
+        def compare_values(self, x: Any, y: Any) -> bool:
+            return bool(x.lower() == y.lower())
+
+    assert Encrypted(Loose, keyring="k").compare_values("A", "a")
+    assert not Encrypted(Lowered, keyring="k").compare_values("A", "a")
+
+
 def test_json_functions_of_the_engine(client: Client) -> None:
     seen: list[str] = []
 

@@ -117,6 +117,13 @@ class Encrypted(sqltypes.TypeDecorator[Any]):
     def python_type(self) -> type[Any]:
         return self.inner.python_type
 
+    @property
+    def hashable(self) -> bool:  # type: ignore[override]  # as ARRAY's
+        return self.inner.hashable
+
+    def compare_values(self, x: Any, y: Any) -> bool:
+        return self.inner.compare_values(x, y)
+
     def of_column(self, column: Column[Any]) -> Encrypted:
         """This type for one column, which its ciphertexts are bound to."""
         bound = self.copy()
