@@ -411,3 +411,28 @@ def test_a_reader_that_goes_away_is_no_error_of_the_command(engine: sa.Engine) -
     told = process.stderr.read()
     process.stderr.close()
     assert (process.wait(60), told) == (0, b"")
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("apart", [False, True])
+def test_what_does_not_open_is_not_decrypted_to_nothing(engine: sa.Engine, client: Client, apart: bool) -> None:
+    drafts = sa.Table(
+        "drafts",
+        sa.MetaData(),
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("text", Encrypted(sa.String, "notes", storage="text", on_error="none", migrating="plaintext")),
+        sa.Column("plain", sa.String),
+    )
+    text = Encrypted(sa.String, "notes", storage="text", on_error="none", migrating="plain", context="drafts.text")
+    plain = sa.Table("drafts", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True), sa.Column("text", text))
+    drafts.create(engine)
+    with engine.begin() as connection:
+        connection.execute(sa.insert(drafts).values(id=1, text="a"))
+        moved = connection.exec_driver_sql("SELECT text FROM drafts").scalar_one()
+        broken = moved[:-4] + ("AAAA" if moved[-4:] != "AAAA" else "BBBB")
+        connection.exec_driver_sql("UPDATE drafts SET text = ?", (broken,))
+    column, into = (drafts.c.text, drafts.c.plain) if apart else (plain.c.text, None)
+    with pytest.raises(FieldUnreadable):
+        decrypt_column(engine, column, client, into=into)
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT text FROM drafts").scalar_one() == broken

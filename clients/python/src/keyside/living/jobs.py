@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from keyside.fields import Field, FieldUnreadable, Index, Send, Stored, Unsealed, open_chunk, renew, seal_columns
@@ -244,7 +244,9 @@ class Decrypt:
         if not rows:
             return []
         stored = [page.stored[own][row] for row in rows]
-        (values,) = open_chunk([_of(page, rows, self.field, stored)], send)
+        # None in place of what does not open would be written over it
+        strict = replace(self.field, on_error="raise")
+        (values,) = open_chunk([_of(page, rows, strict, stored)], send)
         plain = [None if value is None else self.write_plain(value) for value in values]
         if self.into is None:
             # a column that holds both would read it as ciphertext
