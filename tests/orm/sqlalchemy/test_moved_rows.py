@@ -12,7 +12,7 @@ from keyside.fields import BindingMissing, FieldUnreadable
 from keyside.sqlalchemy import BlindIndex, Encrypted, install, uninstall
 from keyside.testing import assert_round_trips
 from keyside.testing.server import Twin
-from sqlalchemy import Engine, ForeignKey, String, create_engine, event, select, text, update
+from sqlalchemy import Engine, ForeignKey, String, create_engine, event, inspect, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.ext.declarative import ConcreteBase
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
@@ -214,6 +214,7 @@ class Bed(Linked):
     notes: Mapped[str | None] = mapped_column(
         Encrypted(String(40), keyring="patients", partition="clinic_id", bind="id"), deferred=True
     )
+    floor: Mapped[int | None]
     clinic: Mapped[Clinic | None] = relationship(back_populates="beds")
 
 
@@ -374,6 +375,17 @@ def test_a_deferred_column_opens_with_what_its_row_says(beds: Engine) -> None:
         one.notes = "lost"
         with pytest.raises(StaleDataError):
             session.commit()
+
+
+def test_what_is_bound_is_not_loaded_for_other_changes(beds: Engine) -> None:
+    with Session(beds) as session:
+        one = session.get_one(Bed, 10)
+        session.expire(one, ["label", "clinic_id"])
+        one.floor = 3
+        with assert_round_trips(max=0):
+            session.flush()
+        assert not {"label", "notes", "clinic_id"} & inspect(one).dict.keys()
+        session.commit()
 
 
 class Animal(Linked):

@@ -98,14 +98,19 @@ def _write_bound(instance: Any, mapper: Mapper[Any], table: Table, bound: list[C
         own = _attribute(mapper, column)
         if own is None:
             continue
-        moved = any(attributes.get_history(instance, key).has_changes() for key in keys if key)
-        written = attributes.get_history(instance, own).has_changes()
+        moved = any(_is_changed(instance, key) for key in keys if key)
+        written = _is_changed(instance, own)
         if moved and not written:
             _load_strictly(instance, own, column)
             attributes.flag_modified(instance, own)
         if moved or written:
             for key in (own, *keys):
                 getattr(instance, key or own)  # loaded, so that there is a value to write
+
+
+def _is_changed(instance: Any, key: str) -> bool:
+    """Whether an attribute was set; one that is not loaded was not, and is not loaded for this."""
+    return attributes.get_history(instance, key, PASSIVE_NO_INITIALIZE).has_changes()
 
 
 def _load_strictly(instance: Any, own: str, column: Column[Any]) -> None:
@@ -290,10 +295,8 @@ def _after_flush(session: Session, context: Any) -> None:
     _end(session)
     stale = [(instance, [index for _, index in _indexed(object_mapper(instance))]) for instance in session.new]
     for instance in session.dirty:
-        state: Any = attributes.instance_state(instance)
-        pairs = _indexed(state.mapper)
-        changed = [index for source, index in pairs if state.get_history(source, PASSIVE_NO_INITIALIZE).has_changes()]
-        stale.append((instance, changed))
+        pairs = _indexed(object_mapper(instance))
+        stale.append((instance, [index for source, index in pairs if _is_changed(instance, source)]))
     stale = [(instance, keys) for instance, keys in stale if keys]
     if stale:
         _indexes[session] = stale
