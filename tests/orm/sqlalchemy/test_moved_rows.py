@@ -330,12 +330,13 @@ class Draft(Linked):
     text: Mapped[str | None] = mapped_column(
         Encrypted(String(40), keyring="patients", partition="clinic", on_error="none")
     )
+    title: Mapped[str | None] = mapped_column(Encrypted(String(40), keyring="notes", on_error="none"))
 
 
 @pytest.mark.parametrize("loaded", [True, False])
 def test_what_does_not_open_is_not_written_over(beds: Engine, loaded: bool) -> None:
     with Session(beds) as session:
-        session.add_all([Draft(id=1, clinic=1, text="a"), Draft(id=2, clinic=1, text=None)])
+        session.add_all([Draft(id=1, clinic=1, text="a"), Draft(id=2, clinic=1, title="t")])
         session.commit()
         session.execute(text("UPDATE drafts SET clinic = 2 WHERE id = 1"))
         session.commit()
@@ -350,6 +351,9 @@ def test_what_does_not_open_is_not_written_over(beds: Engine, loaded: bool) -> N
             session.commit()
         session.rollback()
         assert [row["text"] for row in stored(beds, "drafts")] == [ciphertext, None]
+        session.execute(text("UPDATE drafts SET title = :other WHERE id = 2"), {"other": ciphertext})
+        session.commit()
+        # what is not bound to the clinic is of no concern
         two.clinic = 3
         one.clinic, one.text = 3, "given up"
         session.commit()

@@ -115,16 +115,15 @@ def _is_changed(instance: Any, key: str) -> bool:
 
 def _load_strictly(instance: Any, own: str, column: Column[Any]) -> None:
     """Load what is to be encrypted anew. Raises FieldUnreadable: None in place of it would overwrite the ciphertext."""
-    state, values = attributes.instance_state(instance), attributes.instance_dict(instance)
-    if column.type.on_error == "none" and values.get(own) is None:  # type: ignore[attr-defined]  # an Encrypted
-        state._expire_attributes(values, [own])
+    if getattr(instance, own) is not None or column.type.on_error != "none":  # type: ignore[attr-defined]  # an Encrypted
+        return
+    # once more, and alone: other columns may read as None
+    attributes.instance_state(instance)._expire_attributes(attributes.instance_dict(instance), [own])
     token = strict.set(True)
     try:
         getattr(instance, own)
     except FieldUnreadable as error:
-        message = (
-            "does not open, so it cannot be encrypted for another row key or partition; undo that, or set the value"
-        )
+        message = "does not open, so it cannot be encrypted for another row key or partition; undo that, or set a value"
         raise FieldUnreadable(message, error.table, error.column, error.key) from error
     finally:
         strict.reset(token)
