@@ -14,7 +14,7 @@ from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClauseList
 
 from keyside.fields import BindingMissing, FieldUnreadable
-from keyside.sqlalchemy.assignments import assigned, column_of, needed
+from keyside.sqlalchemy.assignments import assigned, column_of, needed, target_table
 from keyside.sqlalchemy.declaring import following_keys
 from keyside.sqlalchemy.lineage import beside
 from keyside.sqlalchemy.types import encrypted_columns, index_columns, strict
@@ -204,7 +204,7 @@ def with_known_bindings(connection: Any, statement: Any, rows: Rows) -> tuple[An
     """
     if not isinstance(statement, Update):
         return statement, rows
-    table, flush = statement.table, _innermost(connection)
+    table, flush = target_table(statement), _innermost(connection)
     told = dict(equalities(statement._where_criteria, table)) if flush else {}
     labels: list[Any] = [column._label for column in table.primary_key]
     if flush is None or [getattr(told.get(column.key), "key", None) for column in table.primary_key] != labels:
@@ -233,7 +233,7 @@ def is_counted(statement: Any) -> bool:
 def _lacking(statement: Any, rows: Rows, told: Mapping[str, Any]) -> list[str]:
     """Columns that the written values are bound to, and of which the statement does not tell."""
     written = _written(statement, rows)
-    bound = [needed(column) for column in encrypted_columns(statement.table) if column.key in written]
+    bound = [needed(column) for column in encrypted_columns(target_table(statement)) if column.key in written]
     # in one order, so that the statement is cached once
     return sorted(set().union(*bound) - written - set(told))
 
@@ -250,7 +250,7 @@ def _check_followed(statement: Any, rows: Rows) -> None:
 
     A flush writes what is bound to it there.
     """
-    keys = following_keys.get(statement.table)
+    keys = following_keys.get(target_table(statement))
     written = _written(statement, rows) if keys else set()
     for key in keys or ():
         for column in encrypted_columns(key.parent.table) if key.column.key in written else ():
