@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.exceptions import ValidationError
@@ -62,6 +64,28 @@ def test_execute_wrappers_before_ours_see_a_mask(database: str) -> None:
     finally:
         connections[database].execute_wrappers.remove(watch)
     assert SECRET not in "".join(seen)
+
+
+def test_a_connection_that_opens_inside_a_wrapper_keeps_ours(database: str) -> None:
+    def refuse(*told: Any) -> Any:
+        raise RuntimeError("no queries here")
+
+    def watch(execute, sql, params, many, context):  # type: ignore[no-untyped-def]  # as Django documents it
+        return execute(sql, params, many, context)
+
+    def work() -> Any:
+        connection = connections[database]  # of this thread, and not open yet
+        try:
+            with pytest.raises(RuntimeError), connection.execute_wrapper(refuse), connection.execute_wrapper(watch):
+                Card.objects.count()
+            Card.objects.create(number=SECRET)
+            return Card.objects.get().number
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(work).result() == SECRET
+    assert_encrypted(Card, "number", bind=database)
 
 
 def test_errors_show_a_mask(database: str) -> None:

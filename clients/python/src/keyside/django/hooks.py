@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from functools import cache
+from functools import cache, wraps
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.db.models.sql import Query
 
@@ -45,9 +46,20 @@ def install() -> None:
     hook_statements()
     hook_schemas()
     Query.__str__ = shown_query
+    BaseDatabaseWrapper.__init__ = _init(BaseDatabaseWrapper.__init__)
+    # another thread may have made one before, and opens it later
     connection_created.connect(_on_connection, dispatch_uid="keyside.django")
     for connection in connections.all(initialized_only=True):
         _hook(connection)
+
+
+def _init(original: Any) -> Any:
+    @wraps(original)
+    def init(self: Any, *arguments: Any, **named: Any) -> None:
+        original(self, *arguments, **named)
+        _hook(self)
+
+    return init
 
 
 def _on_connection(sender: Any, connection: Any, **named: Any) -> None:
@@ -56,5 +68,6 @@ def _on_connection(sender: Any, connection: Any, **named: Any) -> None:
 
 def _hook(connection: Any) -> None:
     if encrypt_parameters not in connection.execute_wrappers:
-        connection.execute_wrappers += [encrypt_parameters, fetch_in_binary]
+        # in front: it may be inside `with connection.execute_wrapper(…)`, which takes the last one away
+        connection.execute_wrappers[:0] = [encrypt_parameters, fetch_in_binary]
         connection.ops.last_executed_query = masked_last_query(connection)
