@@ -6,6 +6,7 @@ left as it is. That is right for NULL as well, so that reading need not tell the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import wraps
 from typing import Any, Final
 
@@ -26,6 +27,14 @@ class KeptAttribute(DeferredAttribute):
             # of its own: a copy of the object shares what it was copied with
             setattr(state, ASSIGNED, getattr(state, ASSIGNED, frozenset()) | {name})
 
+    def fetch_many(self, instances: Sequence[models.Model]) -> None:
+        """As `FETCH_PEERS` of Django 6.1 asks, which assigns what it fetches."""
+        name = self.field.attname
+        fetched = [one for one in instances if name not in one.__dict__]
+        super().fetch_many(instances)
+        for one in fetched:
+            _note_read(one, {name})
+
 
 def is_kept(field: Any, instance: models.Model) -> bool:
     """Whether the object's None says nothing of what the column holds."""
@@ -45,10 +54,14 @@ def _refresh_from_db(original: Any) -> Any:
     def refresh_from_db(self: Any, using: Any = None, fields: Any = None, from_queryset: Any = None) -> Any:
         names = None if fields is None else set(fields)
         outcome = original(self, using, names, from_queryset)
-        assigned = getattr(self._state, ASSIGNED, None)
-        if assigned:
-            # what a refresh assigns was read
-            setattr(self._state, ASSIGNED, frozenset() if names is None else assigned - names)
+        _note_read(self, names)
         return outcome
 
     return refresh_from_db
+
+
+def _note_read(instance: models.Model, names: set[str] | None) -> None:
+    """What was assigned meanwhile came from the database; None: all of it."""
+    assigned = getattr(instance._state, ASSIGNED, None)
+    if assigned:
+        setattr(instance._state, ASSIGNED, frozenset() if names is None else assigned - names)
