@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import date
+from typing import Any
 
 import pytest
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.db import connections
 from django.test import Client, RequestFactory
@@ -236,6 +238,28 @@ def test_declarations_that_cannot_work_are_found_by_check() -> None:
     found = [error for error in Careless(Member, admin.site).check() if error.id.startswith("keyside")]
     assert sorted(error.id for error in found) == ["keyside.E101"] * 4 + ["keyside.E102"] * 5
     assert MemberAdmin(Member, admin.site).check() == []
+
+
+def test_an_inline_wants_the_mixin_around_it() -> None:
+    class Inline(EncryptedAdminMixin, admin.TabularInline):
+        model = Member
+
+    class Plain(admin.ModelAdmin):
+        inlines = (Inline,)
+
+    class Choosing(admin.ModelAdmin):
+        def get_inlines(self, request: Any, obj: Any) -> Any:
+            return [Inline]
+
+    request = RequestFactory().get("/")
+    request.user = User(is_superuser=True)
+    for around in (Plain, Choosing):
+        site = admin.AdminSite()
+        site.register(Club, around)
+        found = [error.id for error in site.get_model_admin(Club).check()]
+        assert found == (["keyside.E103"] if around is Plain else [])
+        with pytest.raises(ImproperlyConfigured, match=f"{around.__name__}, .*EncryptedAdminMixin"):
+            list(site.get_model_admin(Club).get_formsets_with_inlines(request))
 
 
 def test_texts_are_cleaned_of_every_value(member: Member) -> None:

@@ -5,17 +5,20 @@
         list_display = ["name", "ssn"]                  ssn shows <encrypted>
         search_fields = ["name", "ssn"]                 ssn is compared as a whole, by its blind index
 
-For inlines as well. What `__str__` of a model says is the application's own; only the change history is cleaned of it.
+For inlines as well, and then for the admin class that they stand in. What `__str__` of a model says is the
+application's own; only the change history is cleaned of it.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from django import forms
+from django.contrib.admin.exceptions import NotRegistered
 from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 from django.http import HttpRequest
 from django.utils.text import capfirst, smart_split
@@ -27,6 +30,8 @@ from keyside.django.masking_forms import masking
 from keyside.fields import MASK
 
 Shown = Callable[[Any], Any]
+
+_PARENT_HINT: Final = "Give it EncryptedAdminMixin as well."
 
 
 class EncryptedAdminMixin:
@@ -112,6 +117,10 @@ class EncryptedAdminMixin:
         return form if self.has_reveal_permission(request, obj) else masking(form)
 
     def get_formset(self, request: HttpRequest, obj: Any = None, **named: Any) -> Any:
+        """Raises ImproperlyConfigured for an inline whose values would get into the change history."""
+        careless = _careless_parent(self)
+        if careless is not None:
+            raise ImproperlyConfigured(f"{careless} {_PARENT_HINT}")
         formset = super().get_formset(request, obj, **named)  # type: ignore[misc]  # as above
         if not self.has_reveal_permission(request, obj):
             formset.form = masking(formset.form)
@@ -165,6 +174,9 @@ class EncryptedAdminMixin:
 
     def check(self, **named: Any) -> list[Any]:
         found: list[Any] = super().check(**named)  # type: ignore[misc]  # as above
+        careless = _careless_parent(self)
+        if careless is not None:
+            found.append(checks.Error(careless, hint=_PARENT_HINT, obj=type(self), id="keyside.E103"))
         return [*found, *_impossible(self)]
 
 
@@ -222,6 +234,20 @@ def _encrypted_fields(model: type[models.Model]) -> list[EncryptedField]:
 
 def _objects_of(formset: Any) -> list[Any]:
     return [*formset.new_objects, *[changed for changed, _ in formset.changed_objects], *formset.deleted_objects]
+
+
+def _careless_parent(inline: Any) -> str | None:
+    """What is wrong with the admin class around an inline, when that is one: it is the one that writes the history."""
+    if not hasattr(inline, "parent_model") or not _encrypted_fields(inline.model):
+        return None
+    try:
+        parent = inline.admin_site.get_model_admin(inline.parent_model)
+    except NotRegistered:
+        return None
+    if isinstance(parent, EncryptedAdminMixin):
+        return None
+    name = type(parent).__name__
+    return f"{name}, in which {type(inline).__name__} stands, writes encrypted values into the change history."
 
 
 def _impossible(admin: Any) -> list[checks.Error]:
