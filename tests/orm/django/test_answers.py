@@ -8,14 +8,30 @@ from typing import Any
 import pytest
 from django.core.exceptions import ValidationError
 from django.db import connections, transaction
-from django.db.models import Case, CharField, Count, Exists, F, Max, OuterRef, Q, QuerySet, Subquery, Value, When
-from django.db.models.functions import Cast, Coalesce
+from django.db.models import (
+    Case,
+    CharField,
+    Count,
+    Exists,
+    F,
+    FilteredRelation,
+    Max,
+    OuterRef,
+    Q,
+    QuerySet,
+    Subquery,
+    Value,
+    When,
+)
+from django.db.models.functions import Cast, Coalesce, Upper
+from django.db.models.lookups import Exact
 from keyside import context
 from keyside.fields import BindingMissing, FieldUnwritable, NotSearchable
 from keyside.testing import assert_round_trips
 
 from tests.orm.django.citizens.models import created
 from tests.orm.django.clinics.guarded import GUARDED, Before, Halfway, Person, Tenant, Ward
+from tests.orm.django.clinics.models import Card, GoldCard
 
 
 @pytest.fixture
@@ -31,6 +47,21 @@ def own(name: str) -> Subquery:
 
 def any_(name: str) -> QuerySet:
     return Person.objects.values(name)[:1]
+
+
+def chosen(**condition: Any) -> Case:
+    field = Person._meta.get_field("other")
+    return Case(When(**condition, then=Value("x", output_field=field)), default=Value("y", output_field=field))
+
+
+def parents(**condition: Any) -> int:
+    GoldCard.objects.create(number="4111", club="x")
+    limit = Card._meta.get_field("limit")
+    return GoldCard.objects.update(limit=Case(When(**condition, then=Value(1, output_field=limit))))
+
+
+def related(condition: Q) -> QuerySet:
+    return Ward.objects.annotate(they=FilteredRelation("person", condition=condition)).filter(they__isnull=False)
 
 
 ASKED: dict[str, Any] = {
@@ -72,6 +103,18 @@ ASKED: dict[str, Any] = {
     "deleted": lambda: Person.objects.filter(name=F("phone")).delete(),
     "deleted by a subquery": lambda: Person.objects.filter(name__in=Person.objects.values("ssn")).delete(),
     "updated": lambda: Person.objects.filter(name=F("phone")).update(name="x"),
+    "chosen by a ciphertext": lambda: Person.objects.update(other=chosen(name=F("phone"))),
+    "chosen by indexes of two columns": lambda: Person.objects.update(other=chosen(ssn_index=F("other_index"))),
+    "chosen within a choice": lambda: Person.objects.update(
+        other=Case(When(name="a", then=chosen(name=F("phone"))), default=Value(None))
+    ),
+    "a parent's, chosen by indexes of two columns": lambda: parents(last_four=F("number_index")),
+    "related by a ciphertext": lambda: related(Q(person__name=F("person__phone"))),
+    "related by its order": lambda: related(Q(person__name__lt=F("person__phone"))),
+    "related by what is computed": lambda: related(Q(person__name=Upper("person__phone"))),
+    "related by an expression": lambda: related(Q(Exact(F("person__ssn"), "a"))),
+    "related by indexes of two columns": lambda: related(Q(person__ssn_index=F("person__other_index"))),
+    "deleted by a relation": lambda: related(Q(person__name=F("person__phone"))).delete(),
     "set to what is computed": lambda: Person.objects.update(name=Cast("phone", CharField())),
 }  # fmt: skip
 
@@ -100,7 +143,7 @@ def test_no_ciphertext_in_a_plain_column(guarded: str) -> None:
 
 
 def test_what_is_answered_as_ever(guarded: str) -> None:
-    Ward.objects.create(name="west", secret="w")
+    west = Ward.objects.create(name="west", secret="w")
     assert [one.s for one in Person.objects.annotate(s=own("ssn"))] == ["a"]
     assert Person.objects.annotate(s=own("ssn")).filter(s__isnull=False).count() == 1
     assert Person.objects.aggregate(n=Count("ssn"), m=Count(own("ssn"))) == {"n": 1, "m": 1}
@@ -116,6 +159,12 @@ def test_what_is_answered_as_ever(guarded: str) -> None:
     assert Person.objects.filter(Exists(inner.filter(pk=OuterRef("pk")))).count() == 1
     same = Person.objects.filter(ssn_index=OuterRef("ssn_index"))
     assert Person.objects.filter(Exists(same), one_index=F("two_index")).count() == 1
+    assert Person.objects.update(ward=west, other=chosen(ssn="a", one_index=F("two_index"))) == 1
+    assert Person.objects.get(other="x").other == "x"
+    assert related(Q(person__ssn="a", person__one_index=F("person__two_index"))).get() == west
+    assert related(Q(person__ssn="b")).count() == 0
+    assert parents(number="4111", last_four__isnull=False) == 1
+    assert Card.objects.get().limit == 1
     assert Person.objects.filter(ssn_index__in=Person.objects.values("ssn_index")).delete()[0] == 1
 
 

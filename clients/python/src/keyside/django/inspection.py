@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from django.db.models.aggregates import Count
-from django.db.models.expressions import Col, Exists, OrderBy, Ref, Subquery
+from django.db.models.expressions import Col, Exists, OrderBy, Ref, Subquery, When
 from django.db.models.lookups import IsNull, Lookup
 from django.db.models.sql import Query
 
@@ -45,6 +45,15 @@ def check_assigned(field: Any, expression: Any) -> None:
         message = "the database cannot decrypt what this expression copies there; read the rows, and write values"
         raise FieldUnwritable(message, field.model._meta.db_table, field.column)
     _check(expression, None)
+
+
+def check_chosen(expression: Any) -> None:
+    """The conditions that choose what an encrypted column is set to. Raises NotSearchable."""
+    if isinstance(expression, When):
+        check_conditions(expression.condition)
+        expression = expression.result
+    for child in expression.get_source_expressions():
+        check_chosen(child)
 
 
 def encrypted_in(expression: Any) -> EncryptedField | None:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from django.db import models
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.models.query_utils import FilteredRelation
 from django.db.models.sql.compiler import (
     SQLAggregateCompiler,
     SQLCompiler,
@@ -45,6 +46,7 @@ WRITING: Final[list[tuple[Any, str, list[str]]]] = [
         "_save_table",
         ["raw", "cls", "force_insert", "force_update", "using", "update_fields"],
     ),
+    (FilteredRelation, "as_sql", ["compiler", "connection"]),
     (models.Model, "_get_unique_checks", ["exclude", "include_meta_constraints"]),
     (models.Model, "_perform_unique_checks", ["unique_checks"]),
     (models.Model, "validate_constraints", ["exclude"]),
