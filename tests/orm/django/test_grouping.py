@@ -39,6 +39,7 @@ def filled(database: str) -> str:
         (lambda: Clinic.objects.values("patients__email").annotate(n=Count("id")), "email: values"),
         (lambda: Clinic.objects.values("id", "patients__email").annotate(n=Count("id")), "email: values"),
         (lambda: Patient.objects.values("clinic").annotate(n=Count("id")).values("n", "born"), "born: values"),
+        (lambda: Clinic.objects.annotate(mail=F("patients__email"), n=Count("id")), "email: values"),
         (lambda: Card.objects.values("number").union(Card.objects.values("number")), "number: a set operation"),
         (lambda: Card.objects.values("number").intersection(Card.objects.values("number")), "number: a set operation"),
         (lambda: Card.objects.values("number").difference(Card.objects.values("number")), "number: a set operation"),

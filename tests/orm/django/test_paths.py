@@ -11,7 +11,8 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.core import serializers
 from django.db import connections, models, transaction
-from django.db.models import Case, Count, F, JSONField, Prefetch, Q, Value, When
+from django.db.models import Case, Count, F, JSONField, Prefetch, Q, Value, When, Window
+from django.db.models.functions import RowNumber
 from django.test.utils import CaptureQueriesContext
 from keyside import context
 from keyside.fields import BindingMissing, FieldUnwritable, NotSearchable
@@ -41,6 +42,9 @@ async def listed(patients: Any) -> list[str]:
 async def got(number: int) -> str:
     return str((await Patient.objects.aget(number=number)).email)
 
+
+first_place = Window(RowNumber(), partition_by="id", order_by="number")
+first = Patient.objects.annotate(place=first_place).filter(place=1)
 
 READS: dict[str, tuple[int, Callable[[], Any]]] = {
     "list": (1, lambda: mails(Patient.objects.all())),
@@ -87,6 +91,47 @@ READS: dict[str, tuple[int, Callable[[], Any]]] = {
         1,
         lambda: mails(Patient.objects.annotate(n=Count("clinic")).order_by("number")),
     ),
+    "only, aggregates beside": (
+        1,
+        lambda: mails(Patient.objects.only("email").annotate(n=Count("clinic")).order_by("number")),
+    ),
+    "deferred, aggregates beside": (
+        1,
+        lambda: mails(Patient.objects.defer("clinic").annotate(n=Count("clinic")).order_by("number")),
+    ),
+    "values of an aggregate": (
+        1,
+        lambda: [
+            row["email"]
+            for row in Patient.objects.values("id").annotate(n=Count("clinic")).values("email", "n").order_by("number")
+        ],
+    ),
+    "only, through a relation": (
+        1,
+        lambda: mails(
+            Patient.objects.select_related("clinic")
+            .only("email", "clinic__name")
+            .annotate(n=Count("clinic__patients"))
+            .order_by("number")
+        ),
+    ),
+    "distinct": (1, lambda: mails(Patient.objects.only("email").distinct())),
+    "distinct values": (
+        1,
+        lambda: [row["email"] for row in Patient.objects.values("id", "email").distinct().order_by("number")],
+    ),
+    "by a window": (1, lambda: mails(first.only("email"))),
+    "values by a window": (1, lambda: [row["email"] for row in first.values("email").order_by("number")]),
+    "a window beside": (1, lambda: [mail for _, mail in first.values_list("place", "email").order_by("number")]),
+    "by a window that is not selected": (
+        1,
+        lambda: list(
+            Patient.objects.alias(place=first_place, n=Count("clinic"))
+            .filter(place=1, n=1)
+            .values_list("email", flat=True)
+            .order_by("number")
+        ),
+    ),
     "asynchronous": (1, lambda: async_to_sync(listed)(Patient.objects.all())),
     "aget": (3, lambda: [async_to_sync(got)(number) for number in range(3)] + MAILS[3:]),
     "aiterator": (3, lambda: async_to_sync(listed)(Patient.objects.aiterator(chunk_size=100))),
@@ -127,6 +172,14 @@ def test_a_subquery_and_a_union(filled: str) -> None:
     bare = Patient.objects.order_by().values_list("email")
     with pytest.raises(BindingMissing, match=r"clinics_patient\.email: it"):
         list(bare.union(bare, all=True).order_by())
+
+
+def test_windows_in_subqueries(filled: str) -> None:
+    some = first.values("email").filter(number__lt=3)
+    assert first.filter(number__lt=3).count() == some.count() == 3
+    assert some.exists()
+    assert mails(Patient.objects.filter(pk__in=first.filter(number__lt=3).values("pk"))) == MAILS[:3]
+    assert list(some.values_list("email", flat=True).order_by("-number")[1:2]) == [MAILS[1]]
 
 
 def test_writing_a_batch(database: str) -> None:

@@ -47,7 +47,7 @@ _parts: ContextVar[_Parts | None] = ContextVar("keyside.django.parts", default=N
 def check_alike(compiler: Any) -> None:
     """Raises NotSearchable for a GROUP BY or DISTINCT that would tell equal values apart."""
     query = compiler.query
-    if isinstance(query.group_by, tuple):
+    if query.group_by is not None:
         _check_keys(query, _grouped(compiler), "values() of an aggregate")
     if query.distinct_fields:
         for name in query.distinct_fields:
@@ -97,12 +97,19 @@ def _selected(compiler: Any) -> list[Col]:
     return _columns(expression for expression, _, _ in compiler.select)
 
 
+def grouped(query: Any) -> set[tuple[str, str]]:
+    """Columns of a GROUP BY beside what is selected, by alias and column."""
+    return {(column.alias, column.target.column) for column in _columns(_named(query))}
+
+
 def _grouped(compiler: Any) -> list[Col]:
-    query = compiler.query
-    expressions = [one if hasattr(one, "as_sql") else query.resolve_ref(one) for one in query.group_by]
-    for expression, _, _ in compiler.select:
-        expressions += expression.get_group_by_cols()
-    return _columns(expressions)
+    selected = [one for expression, _, _ in compiler.select for one in expression.get_group_by_cols()]
+    return _columns([*_named(compiler.query), *selected])
+
+
+def _named(query: Any) -> list[Any]:
+    named = query.group_by if isinstance(query.group_by, tuple) else ()
+    return [one if hasattr(one, "as_sql") else query.resolve_ref(one) for one in named]
 
 
 def _columns(expressions: Iterable[Any]) -> list[Col]:
@@ -117,11 +124,11 @@ def _check_keys(query: Any, columns: list[Col], what: str) -> None:
     known = {(column.alias, column.target.column) for column in columns}
     for column in columns:
         field = column.target
-        if isinstance(field, EncryptedField) and not _is_known(query, column.alias, field.model, known):
+        if isinstance(field, EncryptedField) and not is_known(query, column.alias, field.model, known):
             refuse(field, what, _ADVICE)
 
 
-def _is_known(query: Any, alias: str, model: Any, known: set[tuple[str, str]]) -> bool:
+def is_known(query: Any, alias: str, model: Any, known: set[tuple[str, str]]) -> bool:
     """Whether columns tell the row of an alias: its key, or that of a row that refers to it."""
     keys = {key.column for key in model._meta.pk_fields}
     if {(alias, key) for key in keys} <= known:
@@ -135,4 +142,4 @@ def _is_known(query: Any, alias: str, model: Any, known: set[tuple[str, str]]) -
     parent = query.alias_map.get(join.parent_alias)
     if owner is None or parent is None or owner._meta.db_table != parent.table_name:
         return False
-    return _is_known(query, join.parent_alias, owner, known)
+    return is_known(query, join.parent_alias, owner, known)

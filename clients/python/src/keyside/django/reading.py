@@ -19,7 +19,7 @@ from django.db.models.sql.query import Query, RawQuery
 from keyside.django import settings
 from keyside.django.fetching import compiling
 from keyside.django.fields import EncryptedField
-from keyside.django.grouping import combining, note_part
+from keyside.django.grouping import combining, grouped, is_known, note_part
 from keyside.django.indexing import BlindIndexField
 from keyside.django.inspection import check_aggregated, check_searchable
 from keyside.django.telling import field_named
@@ -34,6 +34,7 @@ LEAST_SLICED: Final = 4 * FIRST_SLICE
 
 EXTRA: Final = "_keyside_extra"
 FETCHED: Final = "_keyside_fetched"
+QUALIFIED: Final = "_keyside_qualified"
 
 
 @dataclass
@@ -54,6 +55,7 @@ def hook_reads() -> None:
     SQLCompiler.apply_converters = _apply_converters(SQLCompiler.apply_converters)
     SQLCompiler.execute_sql = _execute_sql(SQLCompiler.execute_sql)
     SQLCompiler.get_select = _get_select(SQLCompiler.get_select)
+    SQLCompiler.get_qualify_sql = _get_qualify_sql(SQLCompiler.get_qualify_sql)
     SQLCompiler.pre_sql_setup = _pre_sql_setup(SQLCompiler.pre_sql_setup)
     SQLCompiler.get_combinator_sql = _get_combinator_sql(SQLCompiler.get_combinator_sql)
     Query.set_values = _set_values(Query.set_values)
@@ -211,35 +213,56 @@ def _get_select(original: Any) -> Any:
     @wraps(original)
     def get_select(self: Any, with_col_aliases: bool = False) -> Any:
         select, klass_info, annotations = original(self, with_col_aliases)
-        setattr(self, EXTRA, 0)
-        if not with_col_aliases and _may_widen(self.query):
-            extra = _companions(select)
-            setattr(self, EXTRA, len(extra))
-            select = [*select, *[(column, self.compile(column), None) for column in extra]]
+        extra = _companions(self.query, select) if _may_widen(self.query, with_col_aliases) else []
+        setattr(self, EXTRA, len(extra))
+        aliases = [f"keyside{number}" if with_col_aliases else None for number in range(len(extra))]
+        select = [*select, *[(one, self.compile(one), alias) for one, alias in zip(extra, aliases, strict=True)]]
         return select, klass_info, annotations
 
     return get_select
 
 
-def _may_widen(query: Any) -> bool:
-    """Whether more columns would leave the rows of the result as they are."""
-    return not (query.subquery or query.combinator or query.distinct or query.group_by is not None)
+def _get_qualify_sql(original: Any) -> Any:
+    @wraps(original)
+    def get_qualify_sql(self: Any) -> Any:
+        # a filter by a window function puts the query into another one, which selects the same columns
+        setattr(self.query, QUALIFIED, bool(getattr(self, EXTRA, 0)))
+        try:
+            return original(self)
+        finally:
+            delattr(self.query, QUALIFIED)
+
+    return get_qualify_sql
 
 
-def _companions(select: list[Any]) -> list[Col]:
-    """Columns that bound columns need, and that the query does not select."""
+def _may_widen(query: Any, with_col_aliases: bool) -> bool:
+    """Whether nobody counts the columns of the result."""
+    return getattr(query, QUALIFIED, False) or not (query.subquery or query.combinator or with_col_aliases)
+
+
+def _companions(query: Any, select: list[Any]) -> list[Col]:
+    """Columns that bound columns need, and that the query does not select.
+
+    Rows that are taken together when they are equal get those of a row whose key is compared already: then they are
+    equal as they were.
+    """
     columns = [part for expression, _, _ in select for part in _parts(expression)]
     there = {(column.alias, column.target.column) for column in columns}
+    merged = query.group_by is not None or (query.distinct and not query.distinct_fields)
+    known = there | grouped(query) if merged else there
     extra: list[Col] = []
     for column in columns:
         field = column.target
-        if isinstance(field, EncryptedField) and field.declaration.needs_row:
-            declared = field.declaration
-            for name in [*declared.bind, declared.partition_column]:
-                local = field_named(field.model, name) if name else None
-                if local is not None and (column.alias, local.column) not in there:
-                    there.add((column.alias, local.column))
-                    extra.append(local.get_col(column.alias))
+        if not isinstance(field, EncryptedField) or not field.declaration.needs_row:
+            continue
+        if merged and not is_known(query, column.alias, field.model, known):
+            continue
+        declared = field.declaration
+        for name in [*declared.bind, declared.partition_column]:
+            local = field_named(field.model, name) if name else None
+            if local is not None and (column.alias, local.column) not in there:
+                there.add((column.alias, local.column))
+                extra.append(local.get_col(column.alias))
     return extra
 
 

@@ -23,6 +23,7 @@ READING: Final[list[tuple[Any, str, list[str]]]] = [
     (SQLCompiler, "apply_converters", ["rows", "converters"]),
     (SQLCompiler, "execute_sql", ["result_type", "chunked_fetch", "chunk_size"]),
     (SQLCompiler, "get_select", ["with_col_aliases"]),
+    (SQLCompiler, "get_qualify_sql", []),
     (SQLCompiler, "pre_sql_setup", ["with_col_aliases"]),
     (SQLCompiler, "get_combinator_sql", ["combinator", "all"]),
     (SQLAggregateCompiler, "as_sql", []),
