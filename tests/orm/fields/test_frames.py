@@ -36,17 +36,20 @@ NOTE = Field("patients", "note", "notes")
 
 
 def shown(error: BaseException) -> str:
-    """The variables of all frames of ours, causes included."""
+    """The variables of all frames of ours, of causes and of what was handled meanwhile as well."""
     text: list[str] = []
-    following: BaseException | None = error
-    while following is not None:
-        trace = following.__traceback__
+    following: list[BaseException | None] = [error]
+    while following:
+        one = following.pop()
+        if one is None:
+            continue
+        following += [one.__cause__, one.__context__]
+        trace = one.__traceback__
         while trace is not None:
             frame = trace.tb_frame
             if Path(frame.f_code.co_filename).is_relative_to(OURS):
                 text += [frame.f_code.co_name, repr(frame.f_locals)]
             trace = trace.tb_next
-        following = following.__cause__ or following.__context__
     return "\n".join(text)
 
 
@@ -69,6 +72,23 @@ def test_one_bad_row_does_not_show_the_others(client: Client) -> None:
         assert SECRET not in failing(FieldUnreadable, lambda: work([Stored(NOTE, stored)], Sender(client)))  # noqa: B023
     other = replace(NOTE, from_bytes=lambda data: date.fromisoformat(data.decode()))
     assert SECRET not in failing(FieldUnreadable, lambda: open_chunk([Stored(other, sealed(client))], Sender(client)))
+
+
+def test_what_the_application_handles_meanwhile_keeps_its_frames(client: Client) -> None:
+    stored = sealed(client)
+    stored[4] = b"nothing"
+
+    def handle() -> None:
+        try:
+            raise KeyError(SECRET)
+        except KeyError:
+            with pytest.raises(FieldUnreadable):
+                open_chunk([Stored(NOTE, stored)], Sender(client))
+            raise
+
+    with pytest.raises(KeyError) as caught:
+        handle()
+    assert [entry.name for entry in caught.traceback][-1] == "handle"
 
 
 def test_an_absent_sidecar_does_not_show_what_was_to_be_written(client: Client, twin: Twin) -> None:

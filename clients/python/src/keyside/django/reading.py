@@ -12,7 +12,9 @@ from functools import wraps
 from itertools import chain, islice
 from typing import Any, Final
 
+from django.db.models import QuerySet
 from django.db.models.expressions import Col, ColPairs
+from django.db.models.query import RawQuerySet
 from django.db.models.sql.compiler import SQLAggregateCompiler, SQLCompiler
 from django.db.models.sql.query import Query, RawQuery
 
@@ -24,6 +26,7 @@ from keyside.django.indexing import BlindIndexField
 from keyside.django.inspection import check_aggregated, check_searchable
 from keyside.django.telling import field_named
 from keyside.fields import RowKeys, Stored, current, open_slices
+from keyside.fields.errors import bare_errors
 
 CHUNK: Final = 2000
 """Rows a round trip of a result that is in memory already."""
@@ -58,6 +61,8 @@ def hook_reads() -> None:
     SQLCompiler.get_qualify_sql = _get_qualify_sql(SQLCompiler.get_qualify_sql)
     SQLCompiler.pre_sql_setup = _pre_sql_setup(SQLCompiler.pre_sql_setup)
     SQLCompiler.get_combinator_sql = _get_combinator_sql(SQLCompiler.get_combinator_sql)
+    QuerySet._fetch_all = _fetch_all(QuerySet._fetch_all)
+    RawQuerySet._fetch_all = _fetch_all(RawQuerySet._fetch_all)
     Query.set_values = _set_values(Query.set_values)
     SQLAggregateCompiler.as_sql = _aggregate_as_sql(SQLAggregateCompiler.as_sql)
 
@@ -194,6 +199,15 @@ class _Anywhere(dict[tuple[Any, str], int]):
 
     def get(self, key: tuple[Any, str], default: Any = None) -> Any:
         return super().get((None, key[1]), default)
+
+
+def _fetch_all(original: Any) -> Any:
+    @wraps(original)
+    def fetch_all(self: Any) -> None:
+        # Django's own frames hold the last row of the slice before
+        bare_errors(original, self)
+
+    return fetch_all
 
 
 def _execute_sql(original: Any) -> Any:

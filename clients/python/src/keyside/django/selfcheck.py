@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from django.db import models
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.models import QuerySet
+from django.db.models.query import RawQuerySet
 from django.db.models.query_utils import FilteredRelation
 from django.db.models.sql.compiler import (
     SQLAggregateCompiler,
@@ -27,6 +29,8 @@ READING: Final[list[tuple[Any, str, list[str]]]] = [
     (SQLCompiler, "pre_sql_setup", ["with_col_aliases"]),
     (SQLCompiler, "get_combinator_sql", ["combinator", "all"]),
     (SQLAggregateCompiler, "as_sql", []),
+    (QuerySet, "_fetch_all", []),
+    (RawQuerySet, "_fetch_all", []),
     (Query, "set_values", ["fields"]),
 ]
 WRITING: Final[list[tuple[Any, str, list[str]]]] = [

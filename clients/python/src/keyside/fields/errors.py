@@ -88,10 +88,12 @@ def bare_errors(work: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> 
         return work(*arguments, **named)
     except FieldError as error:
         failed = error
+    del arguments, named  # of this frame, which stays
     shed: BaseException | None = failed
     while shed is not None:
-        shed.__traceback__ = None
-        shed = shed.__cause__ or shed.__context__
+        # what was handled meanwhile are conversions that failed: they quote plaintext, and hold frames of their own
+        shed.__traceback__ = shed.__context__ = None
+        shed = shed.__cause__
     try:
         raise failed
     finally:
