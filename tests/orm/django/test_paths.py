@@ -18,6 +18,8 @@ from keyside import context
 from keyside.fields import BindingMissing, FieldUnwritable, NotSearchable
 from keyside.testing import assert_encrypted, assert_round_trips
 
+from tests.orm.django.citizens.models import created
+from tests.orm.django.clinics.guarded import Tenant
 from tests.orm.django.clinics.models import Card, Clinic, Everything, GoldCard, Memo, Patient, Peculiar, patient
 
 ROWS = 300
@@ -277,6 +279,19 @@ def test_update_or_create_writes_what_it_is_told(database: str) -> None:
     copied.email = "new@b.c"
     copied.save()
     assert Patient.objects.get(email="NEW@b.c").number == 2
+
+
+def test_a_refreshed_object_is_pickled(database: str) -> None:
+    with created(database, Tenant):
+        one = Tenant.objects.create(tenant="a", ssn="x")
+        one.refresh_from_db()
+        again = pickle.loads(pickle.dumps(one))
+        assert (again.ssn, again.get_deferred_fields()) == ("x", set())
+        again.ssn = "y"
+        again.save()
+        assert Tenant.objects.get(tenant="a", ssn="y") == one
+        bare = pickle.loads(pickle.dumps(Tenant.objects.defer("ssn_index").get()))
+        assert bare.get_deferred_fields() == {"ssn_index"}
 
 
 def test_an_upsert_finds_the_row_by_its_unique_index(database: str) -> None:

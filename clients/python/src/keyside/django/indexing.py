@@ -72,7 +72,7 @@ class _IndexAttribute(DeferredAttribute):
             return None  # found, and told, where the value is validated or written
 
     def __set__(self, instance: models.Model, value: Any) -> None:
-        instance.__dict__[self.field.attname] = value  # tells Django that the column is not deferred
+        instance.__dict__[self.field.attname] = None  # tells Django that the column is not deferred
 
 
 class BlindIndexField(models.Field):
