@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from django import forms
 from django.core.exceptions import ValidationError
+from django.db import connections, models
+from django.db.models import F, Value
+from django.db.models.functions import Lower
+from django.db.models.lookups import Exact
+from keyside.django import BlindIndex, EncryptedField
+from keyside.fields import NotSearchable
 from keyside.testing import assert_round_trips
 
+from tests.orm.django.citizens.models import created
 from tests.orm.django.clinics.models import Badge, Clinic, Patient, patient
 
 TAKEN = {"email": ["Patient with this Email already exists."]}
@@ -81,3 +89,52 @@ def test_a_constraint_over_an_index_is_validated_by_forms(clinic: Clinic) -> Non
     assert form.errors == told
     assert BadgeForm({"clinic": "1", "holder": "Bob"}).is_valid()
     Badge(clinic=clinic, holder="Ann").full_clean(exclude=["holder"])
+
+
+class Desk(models.Model):
+    """Constraints of expressions, over an index of every row and over one of each clinic's."""
+
+    class Meta:
+        app_label = "clinics"
+        constraints = (
+            models.UniqueConstraint(Lower("room"), F("owner_index"), name="one_desk_a_room"),
+            models.UniqueConstraint(Lower("room"), F("phone_index"), name="one_phone_a_room"),
+        )
+
+    room = models.CharField(max_length=20)
+    floor = models.CharField(max_length=20, default="1")
+    owner = EncryptedField(
+        models.CharField(max_length=20, null=True, blank=True),
+        keyring="badges",
+        blind_index=BlindIndex(normalize="casefold"),
+    )
+    phone = EncryptedField(
+        models.CharField(max_length=20, null=True, blank=True),
+        keyring="patients",
+        partition="floor",
+        blind_index=BlindIndex(partitioned=True),
+    )
+
+
+@pytest.fixture
+def desk(database: str) -> Iterator[Desk]:
+    if connections[database].features.supports_expression_indexes:
+        with created(database, Desk):
+            yield Desk.objects.create(room="a1", owner="Ann", phone="1")
+    else:
+        pytest.skip("no indexes of expressions")
+
+
+def test_a_constraint_of_expressions_over_an_index(desk: Desk) -> None:
+    desk.full_clean()
+    assert refused(Desk(room="A1", owner="ANN")) == {"__all__": ["Constraint “one_desk_a_room” is violated."]}
+    assert refused(Desk(room="A1", phone="1")) == {"__all__": ["Constraint “one_phone_a_room” is violated."]}
+    for other in (
+        Desk(room="A2", owner="Ann", phone="1"),
+        Desk(room="a1", owner="Bob", phone="2"),
+        Desk(room="a1", floor="2", phone="1"),
+        Desk(room="a1"),
+    ):
+        other.full_clean()
+    with pytest.raises(NotSearchable):
+        Desk.objects.filter(Exact(F("owner_index"), Value("Ann"))).exists()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from django.db.models.aggregates import Count
-from django.db.models.expressions import Col, Exists, OrderBy, Ref, Subquery, When
+from django.db.models.expressions import Col, Exists, OrderBy, Ref, Subquery, Value, When
 from django.db.models.lookups import IsNull, Lookup
 from django.db.models.sql import Query
 
@@ -99,6 +99,10 @@ def _outputs(expression: Any) -> Iterator[Any]:
         yield expression.target
     elif isinstance(expression, Ref):
         yield from _outputs(expression.source)
+    elif isinstance(expression, Value):
+        # what a constraint compares the index of an object with; it is sent as an index
+        if isinstance(expression._output_field_or_none, BlindIndexField):
+            yield expression.output_field
     elif isinstance(expression, Query):
         for one in (*expression.select, *expression.annotation_select.values(), *expression.combined_queries):
             yield from _outputs(one)
