@@ -6,7 +6,7 @@
         search_fields = ["name", "ssn"]                 ssn is compared as a whole, by its blind index
 
 For inlines as well, and then for the admin class that they stand in. What `__str__` of a model says is the
-application's own; only the change history is cleaned of it.
+application's own; only for the change history it is asked of an object without the values.
 """
 
 from __future__ import annotations
@@ -153,12 +153,8 @@ class EncryptedAdminMixin:
     # change history
 
     def construct_change_message(self, request: HttpRequest, form: Any, formsets: Any, add: bool = False) -> list[Any]:
-        message: list[Any] = super().construct_change_message(request, form, formsets, add)  # type: ignore[misc]  # as above
-        objects = [one for formset in formsets or [] for one in _objects_of(formset)]
-        for entry in message:
-            for detail in entry.values():
-                if "object" in detail:
-                    detail["object"] = without_encrypted(detail["object"], *objects)
+        named = [_NamedObjects(formset) for formset in formsets or []]
+        message: list[Any] = super().construct_change_message(request, form, named, add)  # type: ignore[misc]  # as above
         return message
 
     def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
@@ -214,26 +210,56 @@ class _Named:
     def __init__(self, obj: Any) -> None:
         self._meta = obj._meta
         self.pk = obj.pk
-        self._text = without_encrypted(str(obj), obj)
+        self._text = _text_without_encrypted(obj)
 
     def __str__(self) -> str:
         return self._text
 
 
-def without_encrypted(text: str, *objects: Any) -> str:
-    """The text with `<encrypted>` in place of what encrypted columns of the objects hold."""
-    values = {str(obj.__dict__.get(field.attname) or "") for obj in objects for field in _encrypted_fields(type(obj))}
-    for value in sorted(values - {""}, key=len, reverse=True):
-        text = text.replace(value, MASK)
-    return text
+class _NamedObjects:
+    """A formset whose objects are named so."""
+
+    def __init__(self, formset: Any) -> None:
+        self._formset = formset
+        self.new_objects = [_Named(obj) for obj in formset.new_objects]
+        self.changed_objects = [(_Named(obj), names) for obj, names in formset.changed_objects]
+        self.deleted_objects = [_Named(obj) for obj in formset.deleted_objects]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._formset, name)
+
+
+class _Masked(str):
+    """What `__str__` of a model finds in place of an encrypted value."""
+
+    __slots__ = ()
+
+    def __format__(self, format_spec: str) -> str:
+        return MASK
+
+    def __getitem__(self, key: Any) -> str:
+        return MASK
+
+
+def _text_without_encrypted(obj: Any) -> str:
+    """What `__str__` says of an object without seeing its encrypted values; where it cannot do without, its key."""
+    encrypted = _encrypted_fields(type(obj))
+    if not encrypted:
+        return str(obj)
+    seen = copy.copy(obj)
+    columns = {field.attname for field in obj._meta.concrete_fields}
+    # without what the application keeps on the object, such as cached properties
+    held = {name: value for name, value in obj.__dict__.items() if name in columns}
+    hidden = {field.attname: _Masked(MASK) for field in encrypted if held.get(field.attname, MASK) is not None}
+    seen.__dict__ = {"_state": seen._state, **held, **hidden}
+    try:
+        return str(seen)
+    except Exception:  # of the application's own code, which expects a date, say
+        return f"{type(obj).__name__} object ({obj.pk})"
 
 
 def _encrypted_fields(model: type[models.Model]) -> list[EncryptedField]:
     return [field for field in model._meta.concrete_fields if isinstance(field, EncryptedField)]
-
-
-def _objects_of(formset: Any) -> list[Any]:
-    return [*formset.new_objects, *[changed for changed, _ in formset.changed_objects], *formset.deleted_objects]
 
 
 def _careless_parent(inline: Any) -> str | None:
