@@ -17,6 +17,7 @@ from keyside.fields import NotSearchable
 from keyside.testing import assert_round_trips
 
 from tests.orm.django.citizens.models import created
+from tests.orm.django.clinics.guarded import Tenant
 from tests.orm.django.clinics.models import Badge, Clinic, Patient, patient
 
 TAKEN = {"email": ["Patient with this Email already exists."]}
@@ -71,13 +72,31 @@ def test_a_form_is_told_of_the_field(clinic: Clinic) -> None:
     assert PatientForm({"number": "1", "email": "A@B.C"}, instance=Patient.objects.get()).is_valid()
 
 
-def test_a_formset_finds_what_it_would_write_twice(clinic: Clinic) -> None:
-    typed = {"form-TOTAL_FORMS": "2", "form-INITIAL_FORMS": "0"}
-    for number in range(2):
-        typed |= {f"form-{number}-number": str(number), f"form-{number}-email": "same@b.c"}
-    formset = PatientForms(typed, queryset=Patient.objects.none())
-    assert not formset.is_valid()
-    assert formset.non_form_errors() == ["Please correct the duplicate data for email."]
+def typed(name: str, *rows: dict[str, str]) -> dict[str, str]:
+    told = {f"{name}-TOTAL_FORMS": str(len(rows)), f"{name}-INITIAL_FORMS": "0"}
+    return told | {f"{name}-{n}-{field}": value for n, row in enumerate(rows) for field, value in row.items()}
+
+
+@pytest.mark.parametrize(("other", "found"), [("same@b.c", True), ("SAME@B.c", True), ("another@b.c", False)])
+def test_a_formset_finds_what_it_would_write_twice(clinic: Clinic, other: str, found: bool) -> None:
+    rows = [{"number": str(n), "email": email} for n, email in enumerate(["same@b.c", other])]
+    formset = PatientForms(typed("form", *rows), queryset=Patient.objects.none())
+    assert formset.is_valid() is not found
+    if found:
+        assert formset.non_form_errors() == ["Please correct the duplicate data for email."]
+    else:
+        assert [form.cleaned_data["email"] for form in formset] == ["same@b.c", other]
+
+
+@pytest.mark.parametrize(("tenants", "found"), [(("a", "a"), True), (("a", "b"), False)])
+def test_a_formset_tells_partitions_apart(database: str, tenants: tuple[str, str], found: bool) -> None:
+    with created(database, Tenant):
+        forms_ = forms.modelformset_factory(Tenant, fields=("tenant", "ssn"), extra=2)
+        rows = [{"tenant": tenant, "ssn": "x"} for tenant in tenants]
+        formset = forms_(typed("form", *rows), queryset=Tenant.objects.none())
+        assert formset.is_valid() is not found
+        if not found:
+            assert [one.ssn for one in formset.save()] == ["x", "x"]
 
 
 def test_a_constraint_over_an_index_is_validated_by_forms(clinic: Clinic) -> None:

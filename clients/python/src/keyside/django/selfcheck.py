@@ -20,6 +20,7 @@ from django.db.models.sql.compiler import (
 )
 from django.db.models.sql.query import Query
 from django.db.models.sql.subqueries import UpdateQuery
+from django.forms.models import BaseModelFormSet
 
 READING: Final[list[tuple[Any, str, list[str]]]] = [
     (SQLCompiler, "apply_converters", ["rows", "converters"]),
@@ -56,6 +57,7 @@ WRITING: Final[list[tuple[Any, str, list[str]]]] = [
     (models.Model, "_perform_unique_checks", ["unique_checks"]),
     (models.Model, "validate_constraints", ["exclude"]),
     (models.Model, "unique_error_message", ["model_class", "unique_check"]),
+    (BaseModelFormSet, "validate_unique", []),
     (models.Model, "refresh_from_db", ["using", "fields", "from_queryset"]),
 ]
 

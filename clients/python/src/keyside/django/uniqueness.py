@@ -7,19 +7,45 @@ from functools import wraps
 from typing import Any
 
 from django.db import models
+from django.forms.models import BaseModelFormSet
 
 from keyside.django.indexing import BlindIndexField
+from keyside.django.telling import row_of_instance
+from keyside.fields import BindingMissing, FieldUnwritable
 
 
 class _Indexed(str):
     """The name of an encrypted field in a check of uniqueness, which looks for the value by an index of it."""
 
     column: str
+    index: BlindIndexField
 
     def __new__(cls, index: BlindIndexField) -> _Indexed:
         self = super().__new__(cls, index.source)
         self.column = str(index.name)
+        self.index = index
         return self
+
+
+class _Typed(dict[str, Any]):
+    """What was typed into a form of a formset; what an index says of it, where the forms are compared."""
+
+    def __init__(self, form: Any) -> None:
+        super().__init__(form.cleaned_data)
+        self._instance = form.instance
+
+    def __getitem__(self, name: str) -> Any:
+        value = super().__getitem__(name)
+        if not isinstance(name, _Indexed) or value is None or name.index.source_field.holds_null(value):
+            return value
+        declared = name.index.declaration
+        try:
+            encoding = declared.encode(value)
+            if encoding is None or declared.partition_column is None:
+                return encoding
+            return row_of_instance(self._instance, name.index.model)(declared.partition_column), encoding
+        except (FieldUnwritable, BindingMissing):
+            return value  # found, and told, where the value is written
 
 
 def hook_validation() -> None:
@@ -28,6 +54,7 @@ def hook_validation() -> None:
     models.Model._perform_unique_checks = _perform_unique_checks(models.Model._perform_unique_checks)
     models.Model.validate_constraints = _validate_constraints(models.Model.validate_constraints)
     models.Model.unique_error_message = _unique_error_message(models.Model.unique_error_message)
+    BaseModelFormSet.validate_unique = _validate_unique(BaseModelFormSet.validate_unique)
 
 
 def _get_unique_checks(original: Any) -> Any:
@@ -67,6 +94,23 @@ def _unique_error_message(original: Any) -> Any:
         return original(self, model_class, tuple([_named(model_class, name) for name in unique_check]))
 
     return unique_error_message
+
+
+def _validate_unique(original: Any) -> Any:
+    @wraps(original)
+    def validate_unique(self: Any) -> None:
+        forms = []
+        if any(isinstance(field, BlindIndexField) for field in self.model._meta.concrete_fields):
+            forms = [form for form in self.forms if hasattr(form, "cleaned_data")]
+        for form in forms:
+            form.cleaned_data = _Typed(form)
+        try:
+            original(self)
+        finally:
+            for form in forms:
+                form.cleaned_data = dict(form.cleaned_data)
+
+    return validate_unique
 
 
 def _followed(instance: models.Model, exclude: Iterable[str] | None) -> Iterable[str] | None:
