@@ -19,7 +19,7 @@ from django.utils.functional import cached_property
 from keyside.django.admin import EncryptedAdminMixin
 from keyside.testing import assert_encrypted, assert_round_trips
 
-from tests.orm.django.citizens.admin import MemberAdmin
+from tests.orm.django.citizens.admin import ClubAdmin, MemberAdmin
 from tests.orm.django.citizens.models import Club, Member, created
 from tests.orm.django.clinics.models import Card
 
@@ -261,6 +261,34 @@ def test_an_inline_wants_the_mixin_around_it() -> None:
         assert found == (["keyside.E103"] if around is Plain else [])
         with pytest.raises(ImproperlyConfigured, match=f"{around.__name__}, .*EncryptedAdminMixin"):
             list(site.get_model_admin(Club).get_formsets_with_inlines(request))
+
+
+def test_a_copy_wants_what_it_cannot_take_along(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MemberAdmin, "save_as", True)
+    clerk = browser("clerk")
+    path = f"{MEMBERS}{member.pk}/change/"
+    answer = clerk.post(path, posted(member, alias="bea", ssn=OTHER_SSN, _saveasnew="1"))
+    errors = answer.context["adminform"].form.errors
+    assert set(errors) == {"motto", "born", "sex", "vegan", "scan"}
+    assert "type it again" in str(errors)
+    assert Member.objects.count() == 1
+    told = {"ssn": OTHER_SSN, "motto": "x", "born": "2000-01-01", "sex": "m", "vegan": "false", "scan": "{}"}
+    assert clerk.post(path, posted(member, alias="bea", _saveasnew="1", **told)).status_code == 302
+    copied = Member.objects.get(alias="bea")
+    assert (copied.ssn, copied.sex, copied.vegan, copied.scan) == (OTHER_SSN, "m", False, {})
+
+
+def test_a_copy_of_inlines_as_well(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ClubAdmin, "save_as", True)
+    old = {f"member_set-0-{name}": value for name, value in posted(member).items()}
+    new = {f"member_set-1-{name}": value for name, value in posted(member, alias="cid", ssn=OTHER_SSN, sex="m").items()}
+    new |= {"member_set-1-scan": "{}"}
+    form = {"member_set-TOTAL_FORMS": "2", "member_set-INITIAL_FORMS": "1", "member_set-0-id": str(member.pk)}
+    form |= {"name": "go", "_saveasnew": "1", **old, **new}
+    answer = browser("clerk").post(f"{CLUBS}{member.club_id}/change/", form)
+    first, second = answer.context["inline_admin_formsets"][0].formset.errors
+    assert (set(first), set(second)) == ({"ssn", "motto", "born", "sex", "vegan", "scan"}, set())
+    assert (Club.objects.count(), Member.objects.count()) == (1, 1)
 
 
 class Formatting(Member):

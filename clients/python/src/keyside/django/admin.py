@@ -26,7 +26,7 @@ from django.utils.text import capfirst, smart_split
 from keyside.django.admin_search import condition_of, searched_at, unquoted, unsearchable
 from keyside.django.fields import EncryptedField
 from keyside.django.indexing import BlindIndexField
-from keyside.django.masking_forms import masking
+from keyside.django.masking_forms import masking, names_a_row
 from keyside.fields import MASK
 
 Shown = Callable[[Any], Any]
@@ -114,7 +114,7 @@ class EncryptedAdminMixin:
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **named: Any) -> Any:
         form: type[forms.ModelForm] = super().get_form(request, obj, change=change, **named)  # type: ignore[misc]  # as above
-        return form if self.has_reveal_permission(request, obj) else masking(form)
+        return form if self.has_reveal_permission(request, obj) else masking(form, lambda form: _saves_as_new(request))
 
     def get_formset(self, request: HttpRequest, obj: Any = None, **named: Any) -> Any:
         """Raises ImproperlyConfigured for an inline whose values would get into the change history."""
@@ -123,7 +123,7 @@ class EncryptedAdminMixin:
             raise ImproperlyConfigured(f"{careless} {_PARENT_HINT}")
         formset = super().get_formset(request, obj, **named)  # type: ignore[misc]  # as above
         if not self.has_reveal_permission(request, obj):
-            formset.form = masking(formset.form)
+            formset.form = masking(formset.form, lambda form: _saves_as_new(request) and names_a_row(form))
         return formset
 
     # search
@@ -174,6 +174,10 @@ class EncryptedAdminMixin:
         if careless is not None:
             found.append(checks.Error(careless, hint=_PARENT_HINT, obj=type(self), id="keyside.E103"))
         return [*found, *_impossible(self)]
+
+
+def _saves_as_new(request: HttpRequest) -> bool:
+    return "_saveasnew" in request.POST
 
 
 class _Column:

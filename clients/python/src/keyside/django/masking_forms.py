@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 from django import forms
+from django.core.exceptions import ValidationError
 
 from keyside.django.fields import EncryptedField
 from keyside.fields import MASK
+
+_NOT_COPIED: Final = "A copy does not take along what is not shown: type it again, or add the object anew."
 
 
 class MaskedWidget(forms.Widget):
@@ -58,9 +62,10 @@ class MaskedWidget(forms.Widget):
 
 
 class MaskedField(forms.Field):
-    """A form field that takes what another one takes; left empty, it gives `kept`."""
+    """A form field that takes what another one takes; left empty, it gives `kept`, or is an error in a `copied` object,
+    which would lack the value."""
 
-    def __init__(self, inner: forms.Field, kept: Any) -> None:
+    def __init__(self, inner: forms.Field, kept: Any, copied: bool = False) -> None:
         if isinstance(inner, forms.BooleanField):
             # a box that is not ticked would say False; this one can say that nothing changes
             inner = forms.NullBooleanField(label=inner.label, help_text=inner.help_text, disabled=inner.disabled)
@@ -71,6 +76,7 @@ class MaskedField(forms.Field):
             inner.choices = [("", MASK), *[choice for choice in inner.choices if choice[0] not in inner.empty_values]]
         self.inner = inner
         self.kept = kept
+        self.copied = copied
         super().__init__(
             required=False,
             widget=MaskedWidget(inner.widget),
@@ -80,12 +86,14 @@ class MaskedField(forms.Field):
         )
 
     def clean(self, value: Any) -> Any:
+        if self.copied and self._is_left_out(value):
+            raise ValidationError(_NOT_COPIED, code="required")
         if self.kept is not None and self._is_left_out(value):
             return self.kept
         return self.inner.clean(value)
 
     def has_changed(self, initial: Any, data: Any) -> bool:
-        return not self._is_left_out(data) and bool(self.inner.has_changed(initial, data))
+        return self.copied if self._is_left_out(data) else bool(self.inner.has_changed(initial, data))
 
     def _is_left_out(self, value: Any) -> bool:
         parts = value if isinstance(value, list | tuple) else [value]
@@ -95,20 +103,30 @@ class MaskedField(forms.Field):
 class MaskingForm:
     """For a ModelForm's bases: fields of encrypted columns show nothing of an object that is there already."""
 
+    copied: Callable[[Any], bool] = staticmethod(lambda form: False)
+    """Whether a form of a new object was sent from the page of another one, to copy it."""
+
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         form: Any = self
-        if form.instance._state.adding:
+        adding = form.instance._state.adding
+        if adding and not self.copied(form):
             return
         for name, field in form.fields.items():
             model_field = _model_field(form.instance, name)
             if model_field is not None:
-                form.fields[name] = MaskedField(field, model_field.value_from_object(form.instance))
+                kept = None if adding else model_field.value_from_object(form.instance)
+                form.fields[name] = MaskedField(field, kept, adding)
 
 
-def masking(form: Any) -> Any:
+def masking(form: Any, copied: Callable[[Any], bool] = MaskingForm.copied) -> Any:
     """The form class, with `MaskingForm` among its bases."""
-    return type(form)(form.__name__, (MaskingForm, form), {})
+    return type(form)(form.__name__, (MaskingForm, form), {"copied": staticmethod(copied)})
+
+
+def names_a_row(form: Any) -> bool:
+    """Whether the form of an inline was sent with the key of a row."""
+    return bool(form.data.get(form.add_prefix(form.instance._meta.pk.name)))
 
 
 def _model_field(instance: Any, name: str) -> EncryptedField | None:
