@@ -263,6 +263,18 @@ def test_an_inline_wants_the_mixin_around_it() -> None:
             list(site.get_model_admin(Club).get_formsets_with_inlines(request))
 
 
+def test_an_inline_without_the_mixin_is_told_of() -> None:
+    class Inline(admin.TabularInline):
+        model = Member
+
+    class Masking(EncryptedAdminMixin, admin.ModelAdmin):
+        inlines = (Inline,)
+
+    site = admin.AdminSite()
+    site.register(Club, Masking)
+    assert [told.id for told in site.get_model_admin(Club).check()] == ["keyside.W101"]
+
+
 def test_a_copy_wants_what_it_cannot_take_along(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MemberAdmin, "save_as", True)
     clerk = browser("clerk")

@@ -173,7 +173,7 @@ class EncryptedAdminMixin:
         careless = _careless_parent(self)
         if careless is not None:
             found.append(checks.Error(careless, hint=_PARENT_HINT, obj=type(self), id="keyside.E103"))
-        return [*found, *_impossible(self)]
+        return [*found, *_impossible(self), *_careless_inlines(self)]
 
 
 def _saves_as_new(request: HttpRequest) -> bool:
@@ -278,6 +278,20 @@ def _careless_parent(inline: Any) -> str | None:
         return None
     name = type(parent).__name__
     return f"{name}, in which {type(inline).__name__} stands, writes encrypted values into the change history."
+
+
+def _careless_inlines(admin: Any) -> list[checks.Warning]:
+    """Inlines that show values on a page that masks the rest."""
+    return [
+        checks.Warning(
+            f"{inline.__name__} shows encrypted values in the forms of {type(admin).__name__}, which masks its own.",
+            hint="Give it EncryptedAdminMixin as well, which masks; has_reveal_permission() says who sees values.",
+            obj=type(admin),
+            id="keyside.W101",
+        )
+        for inline in getattr(admin, "inlines", None) or ()
+        if not issubclass(inline, EncryptedAdminMixin) and _encrypted_fields(inline.model)
+    ]
 
 
 def _impossible(admin: Any) -> list[checks.Error]:
