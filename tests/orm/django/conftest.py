@@ -10,7 +10,7 @@ from typing import Any
 import django
 import pytest
 from django.conf import settings
-from django.db import connections
+from django.db import connections, models
 from django.test.utils import override_settings, setup_test_environment, teardown_test_environment
 from keyside.django import client
 from keyside.testing.server import Twin
@@ -22,6 +22,9 @@ django.setup()
 
 from tests.orm.django.citizens.models import created  # noqa: E402  models need the set-up above
 from tests.orm.django.clinics.models import Badge, Card, Clinic, Everything, GoldCard, Letter, Memo, Patient, Peculiar  # noqa: E402
+
+collect_ignore = [] if hasattr(models, "FETCH_PEERS") else ["test_fetch_modes.py"]
+"""Fetch modes came with Django 6.1."""
 
 CLINICS = (Clinic, Patient, Badge, Card, GoldCard, Memo, Letter, Peculiar, Everything)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django import forms
 from django.core import serializers
-from django.db import connections, models, transaction
+from django.db import connections, transaction
 from django.db.models import signals
 from django.test.utils import CaptureQueriesContext
 from keyside.django.serializers import EncryptedModelSerializer
@@ -76,25 +76,6 @@ def test_saving_keeps_it(tampered: tuple[str, list[Any]]) -> None:
     form.save()
     assert stored(alias) == before
     assert [row.name for row in Lenient.objects.order_by("id")] == ["z", "x"]
-
-
-@pytest.mark.skipif(not hasattr(models, "FETCH_PEERS"), reason="Django 6.1 has fetch modes")
-def test_fetching_for_peers_keeps_it(tampered: tuple[str, list[Any]]) -> None:
-    alias, before = tampered
-    Lenient.objects.create(value="a", within="b")
-    with assert_round_trips(max=2):
-        rows = list(Lenient.objects.defer("value", "within").order_by("id").fetch_mode(models.FETCH_PEERS))
-        assert [(row.value, row.within) for row in rows] == [(None, None), (None, None), ("a", "b")]
-    for row in rows:
-        row.name = "x"
-        row.save()
-    assert stored(alias)[:2] == before
-    assert [(row.name, row.value) for row in Lenient.objects.order_by("id")] == [("x", None), ("x", None), ("x", "a")]
-    rows = list(Lenient.objects.defer("value").order_by("id").fetch_mode(models.FETCH_PEERS))
-    rows[0].value = None
-    assert rows[1].value is None
-    rows[0].save()
-    assert stored(alias)[0] == (None, None, before[0][2])
 
 
 def test_what_is_assigned_is_written(tampered: tuple[str, list[Any]]) -> None:
