@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +26,7 @@ from django.db.models import (
 )
 from django.db.models.functions import Cast, Coalesce, Upper
 from django.db.models.lookups import Exact
+from django.test.utils import CaptureQueriesContext
 from keyside import context
 from keyside.fields import BindingMissing, FieldUnwritable, NotSearchable
 from keyside.testing import assert_round_trips
@@ -172,10 +174,22 @@ def test_an_index_that_was_read_is_compared_as_it_is(guarded: str) -> None:
     Person.objects.create(name="b", ssn="a")
     groups = Person.objects.values("ssn_index").annotate(n=Count("*")).filter(n__gt=1)
     (group,) = groups
-    for value in (group["ssn_index"], bytes(group["ssn_index"])):
+    beside = Person.objects.values("ssn_index", "ssn").first()
+    assert beside is not None
+    for value in (group["ssn_index"], beside["ssn_index"], pickle.loads(pickle.dumps(group["ssn_index"]))):
         assert Person.objects.filter(ssn_index=value).count() == 2
         assert Person.objects.filter(ssn_index__in=[value]).count() == 2
         assert Person.objects.exclude(ssn_index=value).count() == 0
+
+
+@pytest.mark.parametrize("value", [b"a", bytearray(b"a"), memoryview(b"a")])
+def test_bytes_that_are_no_index_do_not_reach_the_database(guarded: str, value: Any) -> None:
+    """They may be the value, of an application that holds it as bytes."""
+    with CaptureQueriesContext(connections[guarded]) as captured:
+        for condition in (Q(ssn_index=value), Q(ssn_index__in=[value]), ~Q(ssn_index=value), Q(ssn=value)):
+            with pytest.raises(NotSearchable):
+                Person.objects.filter(condition).exists()
+    assert not captured.captured_queries
 
 
 def test_the_partition_of_a_search(guarded: str) -> None:

@@ -24,6 +24,7 @@ from keyside.fields import (
     Placeholder,
     normalization,
 )
+from keyside.fields.declaration import ReadIndex
 
 MYSQL_BYTES = 64
 """MySQL indexes no BLOB; the longest index has 32 bytes."""
@@ -194,9 +195,16 @@ class BlindIndexField(models.Field):
             value, row = value.value, value.row
         if value is None or hasattr(value, "as_sql"):
             return value
+        if isinstance(value, ReadIndex):
+            return connection.Database.Binary(value)
         if isinstance(value, bytes | bytearray | memoryview) and not self._indexes_bytes:
-            return connection.Database.Binary(value)  # what a query found in this column
+            message = "bytes are no value of the field, and no index that a query read; give it the value"
+            raise NotSearchable(message, self.model._meta.db_table, self.column)
         return tell(SearchPlaceholder(self.declaration, value), row)
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> ReadIndex | None:
+        """An index as a search knows it again."""
+        return None if value is None else ReadIndex(value)
 
     @property
     def _indexes_bytes(self) -> bool:

@@ -26,6 +26,7 @@ from keyside.django.indexing import BlindIndexField
 from keyside.django.inspection import check_aggregated, check_searchable
 from keyside.django.telling import field_named
 from keyside.fields import RowKeys, Stored, current, open_slices
+from keyside.fields.declaration import ReadIndex
 from keyside.fields.errors import bare_errors
 
 CHUNK: Final = 2000
@@ -82,7 +83,8 @@ def _opened(
     compiler: Any, original: Any, rows: Iterator[Any], converters: dict[int, Any], encrypted: list[_Encrypted]
 ) -> Iterator[Iterator[Any]]:
     """The rows of each chunk with decrypted values, and with what Django converts itself."""
-    positions = {one.position for one in encrypted}
+    indexes = [position for position, (convert, _) in converters.items() if _is_index(convert)]
+    positions = {*indexes, *[one.position for one in encrypted]}
     others = {position: found for position, found in converters.items() if position not in positions}
     extra = getattr(compiler, EXTRA, 0)
     while chunk := list(islice(rows, getattr(compiler, FETCHED, None) or CHUNK)):
@@ -92,10 +94,14 @@ def _opened(
         opening = open_slices([[_stored(one, columns) for one in encrypted] for columns in slices], settings.send())
         while slices:
             # no variable keeps what was opened: an error of the next slice would show it
-            yield _rows(slices.pop(0), encrypted, next(opening), extra)
+            yield _rows(slices.pop(0), indexes, encrypted, next(opening), extra)
 
 
-def _rows(columns: list[Any], encrypted: list[_Encrypted], opened: list[list[Any]], extra: int) -> Iterator[Any]:
+def _rows(
+    columns: list[Any], indexes: list[int], encrypted: list[_Encrypted], opened: list[list[Any]], extra: int
+) -> Iterator[Any]:
+    for position in indexes:
+        columns[position] = [None if value is None else ReadIndex(value) for value in columns[position]]
     for one, values in zip(encrypted, opened, strict=True):
         columns[one.position] = values
     return zip(*columns[: len(columns) - extra], strict=True)
@@ -152,6 +158,12 @@ def _encrypted(compiler: Any, converters: dict[int, Any]) -> list[_Encrypted]:
         key = _positions(places, alias, field, named)
         found.append(_Encrypted(position, field, key, None if chosen is None else chosen[0], known))
     return found
+
+
+def _is_index(convert: list[Any]) -> bool:
+    """Whether a column's own converter, which makes a ReadIndex, is all there is."""
+    field = getattr(convert[0], "__self__", None) if len(convert) == 1 else None
+    return isinstance(field, BlindIndexField) and convert[0] == field.from_db_value
 
 
 def _field_of(convert: list[Any]) -> EncryptedField | None:

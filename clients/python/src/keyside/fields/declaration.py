@@ -224,6 +224,12 @@ class Field(Place):
         raise FieldUnreadable("holds no ciphertext; is the column still plaintext?", self.table, self.column, key)
 
 
+class ReadIndex(bytes):
+    """A blind index that was read from the database, which a search may use again. A value of bytes is none."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class Index(Place):
     """A blind index. `partition` is None for one that searches all partitions."""

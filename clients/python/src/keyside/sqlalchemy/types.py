@@ -29,7 +29,7 @@ from keyside.fields import (
     note_unbatched,
     open_one,
 )
-from keyside.fields.declaration import unnamed_index
+from keyside.fields.declaration import ReadIndex, unnamed_index
 from keyside.sqlalchemy.codecs import codec_of
 from keyside.sqlalchemy.declaring import (
     check_arguments,
@@ -354,12 +354,6 @@ class SearchedIndex(BlindIndex):
             return placeholder
 
         return process
-
-
-class ReadIndex(bytes):
-    """A blind index that was read from the database, which a search may use again. A value of bytes is none."""
-
-    __slots__ = ()
 
 
 def encrypted_columns(table: FromClause) -> list[Column[Any]]:
