@@ -28,6 +28,7 @@ from django.db.models.functions import Cast, Coalesce, Upper
 from django.db.models.lookups import Exact
 from django.test.utils import CaptureQueriesContext
 from keyside import context
+from keyside.django import BlindIndexField
 from keyside.fields import BindingMissing, FieldUnwritable, NotSearchable
 from keyside.testing import assert_round_trips
 
@@ -231,3 +232,20 @@ def test_plaintext_that_is_left_is_compared_exactly(guarded: str) -> None:
     assert [row.text for row in Halfway.objects.filter(text__in=["Abc", "abc ", "ABC"])] == ["Abc"]
     assert sorted(row.text for row in Halfway.objects.exclude(text="abc")) == ["Abc", "äbc"]
     assert Before.objects.count() == 0
+
+
+def test_an_object_of_only_visible_fields_is_no_deferred_one(guarded: str) -> None:
+    """It is saved again, and copied, as a plain one is."""
+    visible = [field.name for field in Person._meta.concrete_fields if not isinstance(field, BlindIndexField)]
+    one = Person.objects.only(*visible).first()
+    assert one is not None
+    assert one.get_deferred_fields() == set()
+    partly = Person.objects.only("ssn").first()
+    assert partly is not None
+    assert not {"ssn", "ssn_index"} & partly.get_deferred_fields()
+    assert {"other", "other_index"} <= partly.get_deferred_fields()
+    Person.objects.filter(pk=one.pk).delete()
+    one.save()
+    assert Person.objects.filter(ssn=one.ssn).get() == one
+    related = Ward.objects.select_related().only("id").query.get_select_mask()
+    assert all(not isinstance(field, BlindIndexField) for field in related)

@@ -473,3 +473,79 @@ def test_classes_that_are_mapped_to_more_than_a_table(beds: Engine) -> None:
             session.expire(one, ["log"])
             session.expire(one, ["cargo"])
             assert [one.log, one.cargo] == ["l", "c"]
+
+
+class Hospital(DeclarativeBase):
+    pass
+
+
+class Member(Hospital):
+    __tablename__ = "members"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    kind: Mapped[str] = mapped_column(String(10))
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "member"}  # noqa: RUF012  as documented there
+
+
+class Carer(Member):
+    __tablename__ = "carers"
+    id: Mapped[int] = mapped_column(ForeignKey("members.id", onupdate="CASCADE"), primary_key=True)
+    region: Mapped[int]
+    note: Mapped[str | None] = mapped_column(String(10))
+    bed: Mapped[str | None] = mapped_column(Encrypted(String, keyring="patients", partition="region", bind="id"))
+    ward: Mapped[str | None] = mapped_column(Encrypted(String, keyring="patients", bind=("region", "id")))
+    __mapper_args__ = {"polymorphic_identity": "carer"}  # noqa: RUF012  as documented there
+
+
+@pytest.fixture
+def hospital(engine: Engine) -> Iterator[Engine]:
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA foreign_keys=ON"))
+        engine.dispose()
+    Hospital.metadata.drop_all(engine)
+    Hospital.metadata.create_all(engine)
+    with Session(engine) as session:
+        session.add_all([Carer(id=1, region=1, bed="b1", ward="w1"), Carer(id=5, region=2, bed="b5", ward="w5")])
+        session.commit()
+    yield engine
+    Hospital.metadata.drop_all(engine)
+
+
+def carers(engine: Engine) -> list[tuple[Any, ...]]:
+    with Session(engine) as session:
+        found = session.execute(select(Carer.id, Carer.region, Carer.bed, Carer.ward).order_by(Carer.id)).all()
+        return [tuple(row) for row in found]
+
+
+@pytest.mark.parametrize("expired", [True, False])
+def test_a_key_that_follows_takes_a_partition_along(hospital: Engine, expired: bool) -> None:
+    with Session(hospital) as session:
+        carer = session.get_one(Carer, 1)
+        if expired:
+            session.expire(carer)
+        carer.id = 7
+        session.commit()
+        carer.id, carer.ward = 8, "w8"
+        session.commit()
+        carer.id, carer.region = 9, 3
+        session.commit()
+    assert carers(hospital) == [(5, 2, "b5", "w5"), (9, 3, "b1", "w8")]
+
+
+def test_a_key_that_another_object_had_is_not_taken_for_its(hospital: Engine) -> None:
+    with Session(hospital) as session:
+        one, five = session.get_one(Carer, 1), session.get_one(Carer, 5)
+        one.id, one.region, one.note = 7, 3, "x"
+        session.flush()
+        five.id = 1
+        session.commit()
+    assert carers(hospital) == [(1, 2, "b5", "w5"), (7, 3, "b1", "w1")]
+
+
+@pytest.mark.parametrize("names", [["ward", "region"], ["ward"], ["region"], ["ward", "bed", "region"]])
+def test_columns_that_are_loaded_together_with_what_they_are_bound_to(hospital: Engine, names: list[str]) -> None:
+    with Session(hospital) as session:
+        carer = session.get_one(Carer, 1)
+        session.refresh(carer, names)
+        assert (carer.ward, carer.bed, carer.region) == ("w1", "b1", 1)
+        session.expire(carer, names)
+        assert (carer.ward, carer.bed, carer.region) == ("w1", "b1", 1)

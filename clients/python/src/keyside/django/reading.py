@@ -65,6 +65,7 @@ def hook_reads() -> None:
     QuerySet._fetch_all = _fetch_all(QuerySet._fetch_all)
     RawQuerySet._fetch_all = _fetch_all(RawQuerySet._fetch_all)
     Query.set_values = _set_values(Query.set_values)
+    Query._get_only_select_mask = _get_only_select_mask(Query._get_only_select_mask)
     SQLAggregateCompiler.as_sql = _aggregate_as_sql(SQLAggregateCompiler.as_sql)
 
 
@@ -339,3 +340,14 @@ def _set_values(original: Any) -> Any:
                 self.add_fields(self.values_select, True)
 
     return set_values
+
+
+def _get_only_select_mask(original: Any) -> Any:
+    @wraps(original)
+    def get_only_select_mask(self: Any, opts: Any, mask: Any, select_mask: Any = None) -> Any:
+        """`only("ssn")` loads the indexes as well: an object that lacks one is a deferred one to Django."""
+        fields = [one for one in opts.concrete_fields if one.name in mask and isinstance(one, EncryptedField)]
+        indexes: dict[str, Any] = {index.name: {} for field in fields for index, _ in field.indexes}
+        return original(self, opts, {**indexes, **mask}, select_mask)
+
+    return get_only_select_mask

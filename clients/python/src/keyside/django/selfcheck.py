@@ -33,6 +33,7 @@ READING: Final[list[tuple[Any, str, list[str]]]] = [
     (QuerySet, "_fetch_all", []),
     (RawQuerySet, "_fetch_all", []),
     (Query, "set_values", ["fields"]),
+    (Query, "_get_only_select_mask", ["opts", "mask", "select_mask"]),
 ]
 WRITING: Final[list[tuple[Any, str, list[str]]]] = [
     (UpdateQuery, "add_update_values", ["values"]),

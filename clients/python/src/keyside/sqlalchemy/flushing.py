@@ -64,7 +64,7 @@ def _before_update(mapper: Mapper[Any], connection: Any, instance: Any) -> None:
         _forget_copied_indexes(instance, mapper, indexes)
         if bound:
             _write_bound(instance, mapper, table, bound)
-            flush.states[table, _committed_key(state, mapper, table)] = state
+            flush.states[table, _key_in_where(state, mapper, table)] = state
 
 
 def _layout(mapper: Mapper[Any]) -> list[_Layout]:
@@ -160,21 +160,21 @@ def known_columns(state: Any) -> dict[Any, Any]:
 def bindings_beside(state: Any, loaded: Any) -> list[Any]:
     """Columns that ciphertexts among the `loaded` attributes are bound to, which these leave out.
 
-    What the object knows of them may be of before its row was moved, except for the primary key that it is found by.
+    What the object knows of them may be of before its row was moved, except for the primary key that it is found by: a
+    key of more columns than those is read as a whole.
     """
     mapper = state.mapper
     found_by = {column for key in mapper.primary_key for column in _columns_of(mapper, key)}
-    encrypted = [column for table in mapper.tables for column in encrypted_columns(table)]
-    bindings = [
-        beside(_columns_of(mapper, column)[0], column.table.c[name])
-        for column in encrypted
-        if _attribute(mapper, column) in loaded
-        for name in sorted(needed(column))
-    ]
+    bindings: list[Any] = []
+    for column in [one for table in mapper.tables for one in encrypted_columns(table)]:
+        if _attribute(mapper, column) not in loaded:
+            continue
+        own: Any = column.type
+        for names in (own.bind, sorted(needed(column) - set(own.bind))):
+            columns = [beside(_columns_of(mapper, column)[0], column.table.c[name]) for name in names]
+            bindings += [] if set(columns) <= found_by else columns
     return [
-        column
-        for column in dict.fromkeys(bindings)
-        if column is not None and column not in found_by and _attribute(mapper, column) not in loaded
+        column for column in dict.fromkeys(bindings) if column is not None and _attribute(mapper, column) not in loaded
     ]
 
 
@@ -192,8 +192,14 @@ def _columns_of(mapper: Mapper[Any], column: Any) -> list[Any]:
     return list(mapper._columntoproperty[column].columns)
 
 
-def _committed_key(state: Any, mapper: Mapper[Any], table: Table) -> tuple[Any, ...]:
-    return tuple([_committed(state, _attribute(mapper, column)) for column in table.primary_key])
+def _key_in_where(state: Any, mapper: Mapper[Any], table: Table) -> tuple[Any, ...]:
+    """The row's key when a flush comes to its table: where it follows the key of the table above, by ON UPDATE CASCADE,
+    that has been changed by then."""
+    following: set[Any] = set()
+    for one in mapper.iterate_to_root() if mapper.passive_updates else ():
+        following |= {pair[1] for pair in one._inherits_equated_pairs or ()}
+    keys = [(column, _attribute(mapper, column)) for column in table.primary_key]
+    return tuple([state.dict.get(key) if column in following else _committed(state, key) for column, key in keys])
 
 
 def with_known_bindings(connection: Any, statement: Any, rows: Rows) -> tuple[Any, Rows]:
