@@ -195,9 +195,8 @@ def _columns_of(mapper: Mapper[Any], column: Any) -> list[Any]:
 def _key_in_where(state: Any, mapper: Mapper[Any], table: Table) -> tuple[Any, ...]:
     """The row's key when a flush comes to its table: where it follows the key of the table above, by ON UPDATE CASCADE,
     that has been changed by then."""
-    following: set[Any] = set()
-    for one in mapper.iterate_to_root() if mapper.passive_updates else ():
-        following |= {pair[1] for pair in one._inherits_equated_pairs or ()}
+    mappers: Any = mapper.iterate_to_root() if mapper.passive_updates else ()
+    following = {own for one in mappers for _, own in one._inherits_equated_pairs or ()}
     keys = [(column, _attribute(mapper, column)) for column in table.primary_key]
     return tuple([state.dict.get(key) if column in following else _committed(state, key) for column, key in keys])
 
